@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The inside of struct kp_machine and the small helpers its files share. Never installed; machine.c, resolve.c and safety.c
+ * may look in, everybody else asks by kp.h. */
+#ifndef KP_MACHINE_H
+#define KP_MACHINE_H
+
+#include "kp.h"
+
+#define KP_SETTINGS_MAX 8192 /* rows of Klipper's configuration kept */
+#define KP_OBJECTS_MAX 2048  /* status objects kept */
+#define KP_STEPPERS_MAX 64   /* motors whose enable state is kept */
+#define KP_WATCH_MAX (KP_PINS_MAX + KP_SENSORS_MAX + 16)
+
+/* One row of Klipper's configuration that matters here. */
+struct kp_setting {
+    char section[KP_NAME_MAX]; /* lower case, as Klipper tells its settings */
+    char option[KP_NAME_MAX];  /* empty: the section exists, nothing more is of interest */
+    enum kp_kind kind;         /* KP_BOOL, KP_NUM, KP_STR or KP_OTHER */
+    double num;                /* KP_NUM; KP_BOOL: 0 or 1 */
+    char text[KP_NAME_MAX];    /* KP_STR */
+};
+
+/* Our last write of a pin. chained: another value was still on its way, so that the old one tells nothing. */
+struct kp_write { int64_t at_ms; bool chained; };
+
+struct kp_motor { char name[KP_NAME_MAX]; bool on; };
+
+/* A vector Klipper tells; told: at least once, it may be stale. */
+struct kp_point { bool told; double v[3]; };
+
+struct kp_machine {
+    struct kp_config *config; /* ours: a copy */
+
+    /* what Klipper is made of, until the next reset */
+    struct kp_setting *settings;
+    size_t setting_count, setting_room;
+    char (*objects)[KP_NAME_MAX];
+    size_t object_count, object_room;
+    char (*commands)[KP_NAME_MAX];
+    size_t command_count, command_room;
+    bool out_of_memory; /* a row was lost; the next resolve says so */
+
+    /* the parts, made by resolve */
+    struct kp_axis axes[KP_AXES_MAX];
+    size_t axis_count;
+    struct kp_pin *pins; /* room for KP_PINS_MAX */
+    struct kp_write *writes; /* by pin */
+    size_t pin_count;
+    struct kp_sensor sensors[KP_SENSORS_MAX];
+    size_t sensor_count;
+    struct kp_nozzle nozzles[KP_NOZZLES_MAX];
+    size_t nozzle_count;
+    struct kp_feeder feeders[KP_FEEDERS_MAX];
+    size_t feeder_count;
+    struct kp_limits limits;
+    const char *watch[KP_WATCH_MAX];
+    size_t watch_count;
+
+    /* how it stands */
+    bool moonraker;
+    enum kp_klippy klippy;
+    char message[KP_TEXT_MAX];
+    int64_t pushed_ms;
+    struct kp_point live, toolhead, gcode; /* motion_report, toolhead, gcode_move */
+    struct kp_point axis_min, axis_max;    /* toolhead's */
+    double max_velocity, max_accel;        /* toolhead's, NAN: not told */
+    double print_time, estimated_time;     /* toolhead's, s of the MCU; NAN: not told */
+    unsigned homed;                        /* bit i: Klipper says axis i is homed */
+    struct kp_motor motors[KP_STEPPERS_MAX];
+    size_t motor_count;
+    bool absolute, absolute_told;
+    double feedrate_mm_min;                /* NAN: not told */
+    bool printing, file_active;
+
+    /* the latch of an emergency stop */
+    bool latched, latch_ours;
+    char reason[KP_TEXT_MAX];
+};
+
+/* number.c */
+char kp_lower(char c);
+bool kp_str_same(struct kp_str s, const char *zero_ended); /* equal in any case (ASCII) */
+bool kp_str_starts(struct kp_str s, const char *prefix);
+bool kp_str_copy(char out[KP_NAME_MAX], struct kp_str s);  /* false, and out untouched, when it does not fit or holds a 0 */
+const char *kp_str_clean(char out[KP_NAME_MAX], struct kp_str s); /* for messages: cut, unprintable bytes shown as '?' */
+
+/* config.c: gives a copy; NULL when out of memory. */
+struct kp_config *kp_config_clone(const struct kp_config *c);
+
+/* lookup.c: takes "^!mcu2: PB3" apart as Klipper does; false: not a pin. */
+bool kp_pin_parse(struct kp_str s, char chip[KP_NAME_MAX], char board[KP_NAME_MAX], bool *inverted);
+/* resolve.c: makes the parts from configuration and settings; f may be NULL. */
+enum kp_err kp_machine_build(struct kp_machine *m, struct kp_faults *f);
+/* resolve.c: limits and homed flags from what is known now. */
+void kp_machine_refresh(struct kp_machine *m);
+/* resolve.c: a setting's row; NULL: none. section in any case. */
+const struct kp_setting *kp_machine_find_setting(const struct kp_machine *m, const char *section, const char *option);
+
+/* safety.c: latches or releases by what Klipper says about itself now. */
+void kp_safety_observe(struct kp_machine *m);
+
+#endif

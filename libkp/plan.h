@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* A plan under construction and the helpers that its builders share: plan.c for all, plan_motion.c, plan_pnp.c and plan_pins.c
+ * one function per command, sequence.c the way through. Invariant: each coordinate passes plan_go, which checks it. */
+#ifndef KP_PLAN_H
+#define KP_PLAN_H
+
+#include "kp.h"
+#include "translate.h"
+
+#define PLAN_SCRIPTS_MAX 3 /* pick, place, release */
+#define PLAN_WRITES_MAX 8  /* pins that one script writes */
+#define PLAN_LINES_MAX 64  /* lines of all scripts */
+#define PLAN_NONE (-1)
+
+#define PLAN_FAULT(p, ...) do { struct kp_error e_; kp_error_set(&e_, __VA_ARGS__); kp_faults_add((p)->f, &e_); } while (0)
+
+struct plan_script {
+    struct tr_script text;
+    struct kp_pin_write writes[PLAN_WRITES_MAX];
+    size_t write_count;
+    struct kp_axis_write axes[KP_AXES_MAX];
+    size_t axis_count;
+    double expected[3]; /* NAN: the script does not say */
+};
+
+struct plan_step {
+    enum kp_act kind;  /* SCRIPT, SAMPLE or SETTLE */
+    const char *name;
+    int script;        /* SCRIPT: index */
+    int sensor;        /* SAMPLE: index, and what the level must be */
+    double level;
+    bool at_most;      /* level is the largest good one, not the smallest */
+    bool held;         /* a part must be held; false: it must have been let go */
+    int again, way_out; /* SAMPLE that fails: step to go to while tries are left, and when none is; PLAN_NONE: fail at once */
+};
+
+struct kp_seq {
+    struct plan_script scripts[PLAN_SCRIPTS_MAX];
+    size_t script_count;
+    struct plan_step steps[KP_STEPS_MAX];
+    size_t step_count;
+    size_t end;        /* steps from here on are ways out of a failure */
+    int tries_left;
+    struct kp_result result;
+    char nozzle[KP_NAME_MAX], unit[KP_NAME_MAX]; /* of the vacuum sensor, for messages */
+    size_t at;         /* the step under way */
+    int last_script;   /* PLAN_NONE before the first */
+    bool failing;      /* on the way out; failure holds why */
+    struct kp_error failure;
+    const char *failed_step;
+    const char *lines[PLAN_LINES_MAX];
+    size_t line_count;
+    char line_text[PLAN_SCRIPTS_MAX * KP_SCRIPT_MAX];
+};
+
+struct plan {
+    const struct kp_machine *m;
+    const struct kp_call *call;
+    struct kp_faults *f;
+    struct kp_seq *s;
+    struct plan_script *now; /* the script being written */
+    bool flush;              /* asked for, and nothing waits at the end */
+    size_t faults_before;
+    double feedrate_mm_min;
+    double at[3];            /* where the head is at this point of the plan, machine coordinates; NAN: not known */
+    double low, high;        /* machine Z where every nozzle is at travel height; infinite where nothing bounds it */
+    const char *low_nozzle, *high_nozzle; /* which nozzle is too low below low, above high */
+};
+
+/* plan.c */
+double plan_round(double v); /* to the 6 decimals that Klipper keeps */
+/* Begins the script of a new step; further lines go there. */
+void plan_script(struct plan *p, const char *name);
+void plan_sample(struct plan *p, const struct plan_step *step);
+void plan_settle(struct plan *p);
+/* Appends a G1 of the axes that are not NAN, checked against the limits; field[i] is the parameter a fault of axis i names. */
+void plan_go(struct plan *p, double x, double y, double z, const char *const field[3]);
+/* Takes the request's feedrate, checked, or the default within the machine's limits when slot is NULL or not set. */
+void plan_feedrate(struct plan *p, const struct kp_slot *slot);
+/* The band of machine Z for travel; a fault when the nozzles leave none. */
+void plan_band(struct plan *p);
+bool plan_in_band(const struct plan *p, double z);
+/* Adds an INTERLOCK fault about a Z outside the band. */
+void plan_interlock(struct plan *p, const char *field, double z, const char *why);
+/* Adds a range fault once per code and field. */
+void plan_range(struct plan *p, enum kp_err code, const char *field, const char *unit, double got, double min, double max);
+/* Writes a pin; value 0-1 as Klipper tells it. */
+void plan_pin(struct plan *p, int pin, double value);
+/* An extra axis: told to stand at 0, or moved. `to` is a target, or a distance when relative. */
+void plan_axis_zero(struct plan *p, int axis);
+void plan_axis_move(struct plan *p, int axis, double to, bool relative, double speed, const char *field);
+/* The nozzle the call means, NULL with a fault. */
+const struct kp_nozzle *plan_nozzle(struct plan *p, int *index);
+/* Numbers of the call; NAN when the request has none and the row no default. */
+double plan_num(const struct plan *p, const char *param);
+
+/* sequence.c: for check.c, of a call that has faults already: adds what is wrong with its other parameters too. */
+void plan_refused(const struct kp_machine *m, const struct kp_call *call, struct kp_faults *f);
+
+/* The builders, one per command. */
+void plan_move(struct plan *p);
+void plan_home(struct plan *p);
+void plan_wait(struct plan *p);
+void plan_feeder_advance(struct plan *p);
+void plan_pick(struct plan *p);
+void plan_place(struct plan *p);
+void plan_pick_and_place(struct plan *p);
+void plan_vacuum_on(struct plan *p);
+void plan_vacuum_off(struct plan *p);
+void plan_vacuum_set(struct plan *p);
+void plan_gpio_write(struct plan *p);
+
+/* plan_pins.c: the vacuum of a nozzle, inside the script being written. power 0-255. */
+void plan_suck(struct plan *p, const struct kp_nozzle *n, double power);
+void plan_let_go(struct plan *p, const struct kp_nozzle *n);
+
+#endif

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Plans of move, home, wait and feeder_advance.
+ * Invariant: under travel_interlock no line of these crosses XY while a nozzle is below its travel height. */
+#include "plan.h"
+
+#include <math.h>
+
+#define FEEDER_DEFAULT "feeder"
+#define FEEDER_FEEDRATE_MM_MIN 100.0
+
+static const char *const xyz_names[3] = { "x", "y", "z" };
+
+static double tip_offset(const struct kp_nozzle *n, int i)
+{
+    return n && isfinite(n->offset[i]) ? n->offset[i] : 0;
+}
+
+/* Machine targets of the request, NAN where it names none. */
+static void move_targets(struct plan *p, bool relative, double target[3])
+{
+    int index;
+    bool lost = false;
+    const struct kp_nozzle *n = kp_call_slot(p->call, "nozzle")->set ? plan_nozzle(p, &index) : NULL;
+    for (int i = 0; i < 3; i++) {
+        double v = plan_num(p, xyz_names[i]);
+        target[i] = plan_round(relative ? p->at[i] + v : v - tip_offset(n, i));
+        lost |= relative && !isnan(v) && isnan(p->at[i]);
+    }
+    if (lost)
+        PLAN_FAULT(p, KP_KLIPPY_DISCONNECTED, "relative", "Klipper has not told its position yet");
+}
+
+static void move_interlock(struct plan *p, const double target[3])
+{
+    bool crosses = false;
+    for (int i = 0; i < 2; i++)
+        crosses |= !isnan(target[i]) && target[i] != plan_round(p->at[i]); /* true as well while the position is unknown */
+    if (!crosses || !kp_machine_limits(p->m)->travel_interlock)
+        return;
+    plan_band(p);
+    double ends[2] = { plan_round(p->at[2]), isnan(target[2]) ? plan_round(p->at[2]) : target[2] };
+    for (int i = 0; i < 2; i++)
+        if (!plan_in_band(p, ends[i])) {
+            plan_interlock(p, "z", ends[i], "X and Y are crossed at travel height only");
+            return;
+        }
+}
+
+/* Speed of an extra axis in its own unit per second: the request's where no kinematic axis takes it, else the axis's own. */
+static double extra_speed(struct plan *p, const struct kp_axis *a, bool alone)
+{
+    const struct kp_slot *feedrate = kp_call_slot(p->call, "feedrate");
+    if (!alone || !feedrate->set)
+        return a->velocity;
+    if (feedrate->num / 60 > a->velocity)
+        plan_range(p, KP_FEEDRATE_OUT_OF_BOUNDS, "feedrate", a->rotary ? "deg/min" : "mm/min", feedrate->num, NAN, a->velocity * 60);
+    return feedrate->num / 60;
+}
+
+/* One pass over the extra axes of the call: starts them, or lets later lines wait for them. Returns how many. */
+static int move_extra(struct plan *p, bool relative, bool alone, bool sync)
+{
+    int moved = 0;
+    for (int i = 0; i < KP_AXES_MAX; i++) {
+        const struct kp_axis *a = p->call->axis_set[i] ? kp_machine_axis(p->m, (size_t)i) : NULL;
+        if (!a)
+            continue;
+        const char name[2] = { (char)(a->letter | 0x20), 0 };
+        moved++;
+        if (sync)
+            tr_stepper_sync(&p->now->text, a->stepper);
+        else
+            plan_axis_move(p, i, p->call->axis[i], relative, extra_speed(p, a, alone), name);
+    }
+    return moved;
+}
+
+/* Ends a script that may answer before the machine has moved. */
+static void end_move(struct plan *p, bool wait)
+{
+    tr_close(&p->now->text);
+    if (wait)
+        tr_wait(&p->now->text);
+    else if (p->flush)
+        tr_flush(&p->now->text);
+    p->s->result.completed = wait;
+}
+
+void plan_move(struct plan *p)
+{
+    double target[3];
+    bool relative = kp_call_slot(p->call, "relative")->flag;
+    plan_script(p, "move");
+    move_targets(p, relative, target);
+    bool straight = false;
+    for (int i = 0; i < 3; i++)
+        straight |= kp_call_slot(p->call, xyz_names[i])->set;
+    if (straight) {
+        plan_feedrate(p, kp_call_slot(p->call, "feedrate"));
+        move_interlock(p, target);
+    }
+    int extra = move_extra(p, relative, !straight, false);
+    if (!straight && extra == 0)
+        PLAN_FAULT(p, KP_MISSING_PARAMETER, "x", "a move names at least one axis");
+    if (straight)
+        plan_go(p, target[0], target[1], target[2], xyz_names);
+    move_extra(p, relative, !straight, true);
+    end_move(p, kp_call_slot(p->call, "wait")->flag);
+}
+
+/* Where Z rests after homing: a nozzle's own travel height, else the middle or the end of the band. NAN: nothing asks for it. */
+static double rest_z(const struct plan *p)
+{
+    int z = kp_machine_find_axis(p->m, 'Z');
+    const struct kp_axis *a = z < 0 ? NULL : kp_machine_axis(p->m, (size_t)z);
+    if (!a || (isinf(p->low) && isinf(p->high)))
+        return NAN;
+    const struct kp_nozzle *n;
+    for (size_t i = 0; (n = kp_machine_nozzle(p->m, i)); i++) {
+        double travel = n->travel_height - tip_offset(n, 2);
+        if (n->z_axis == z && plan_in_band(p, travel) && travel >= a->min && travel <= a->max)
+            return travel;
+    }
+    double low = p->low > a->min ? p->low : a->min, high = p->high < a->max ? p->high : a->max;
+    return isinf(p->low) ? high : isinf(p->high) ? low : (low + high) / 2;
+}
+
+/* Z to travel height, so that nothing hangs over the table while X and Y home or afterwards. */
+static void rest(struct plan *p)
+{
+    static const char *const field[3] = { "x", "y", "safe_z" };
+    plan_go(p, NAN, NAN, rest_z(p), field);
+    tr_close(&p->now->text);
+}
+
+/* X and Y homed without Z cross the table at the height at hand. */
+static void home_interlock(struct plan *p)
+{
+    int z = kp_machine_find_axis(p->m, 'Z');
+    if (!kp_machine_limits(p->m)->travel_interlock || z < 0)
+        return;
+    if (!kp_machine_axis(p->m, (size_t)z)->homed)
+        PLAN_FAULT(p, KP_INTERLOCK, "axes", "X and Y home only with Z at travel height: home Z first");
+    else if (!plan_in_band(p, plan_round(p->at[2])))
+        plan_interlock(p, "axes", p->at[2], "X and Y home only with Z at travel height");
+}
+
+static void home_kinematic(struct plan *p, bool x, bool y, bool z)
+{
+    char letters[4] = "";
+    bool own = kp_machine_has_section(p->m, "homing_override") || kp_machine_has_section(p->m, "safe_z_home");
+    if (z && own) {
+        char *at = letters;
+        if (!(x && y)) { /* a plain G28 for all, so that Klipper's own order counts */
+            if (x)
+                *at++ = 'X';
+            if (y)
+                *at++ = 'Y';
+            *at++ = 'Z';
+        }
+        *at = 0;
+        tr_home(&p->now->text, letters);
+        rest(p);
+        return;
+    }
+    if (z) {
+        tr_home(&p->now->text, "Z");
+        rest(p);
+    } else {
+        home_interlock(p);
+    }
+    if (x || y)
+        tr_home(&p->now->text, x && y ? "XY" : x ? "X" : "Y");
+}
+
+void plan_home(struct plan *p)
+{
+    const struct kp_slot *slot = kp_call_slot(p->call, "axes");
+    bool asked[3] = { false, false, false };
+    const struct kp_axis *a;
+    plan_script(p, "home");
+    plan_feedrate(p, NULL);
+    plan_band(p);
+    for (size_t i = 0; (a = kp_machine_axis(p->m, i)); i++) {
+        bool want = slot->axes ? slot->axes >> i & 1u : !a->extra || a->rotary;
+        if (!want)
+            continue;
+        if (!a->extra && a->letter >= 'X' && a->letter <= 'Z')
+            asked[a->letter - 'X'] = true;
+        else if (!a->rotary)
+            PLAN_FAULT(p, KP_INVALID_PARAMETER, "axes", "axis %s has nothing to home to", (const char[]){ a->letter, 0 });
+        p->s->result.homed |= 1u << i;
+    }
+    if (asked[0] || asked[1] || asked[2])
+        home_kinematic(p, asked[0], asked[1], asked[2]);
+    for (size_t i = 0; (a = kp_machine_axis(p->m, i)); i++)
+        if (a->extra && a->rotary && (p->s->result.homed >> i & 1u))
+            plan_axis_zero(p, (int)i);
+    for (int i = 0; i < 3; i++)
+        p->now->expected[i] = NAN; /* where homing ends is Klipper's to say */
+    end_move(p, true);
+}
+
+void plan_wait(struct plan *p)
+{
+    plan_script(p, "wait");
+    end_move(p, true);
+}
+
+void plan_feeder_advance(struct plan *p)
+{
+    const struct kp_slot *slot = kp_call_slot(p->call, "feeder"), *feedrate = kp_call_slot(p->call, "feedrate");
+    struct kp_error e;
+    int index = slot->index;
+    plan_script(p, "advance");
+    if (!slot->set && kp_machine_find_feeder(p->m, kp_str_of(FEEDER_DEFAULT), &index, &e) != KP_OK) {
+        kp_faults_add(p->f, &e);
+        return;
+    }
+    const struct kp_feeder *feeder = kp_machine_feeder(p->m, (size_t)index);
+    if (feeder->fault[0]) {
+        PLAN_FAULT(p, KP_FEEDER_NOT_FOUND, "feeder", "feeder %s cannot be used: %s", feeder->name, feeder->fault);
+        return;
+    }
+    double mm_min = feedrate->set ? feedrate->num : feeder->feedrate_mm_min > 0 ? feeder->feedrate_mm_min : FEEDER_FEEDRATE_MM_MIN;
+    tr_stepper_zero(&p->now->text, feeder->stepper, false);
+    tr_stepper_move(&p->now->text, feeder->stepper, plan_num(p, "distance"), mm_min / 60, feeder->accel_mm_s2, true);
+    end_move(p, true);
+}

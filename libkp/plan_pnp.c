@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Plans of pick, place and pick_and_place. A script ends only where a sensor is read, with the head at travel height.
+ * Invariant: Z goes to travel before anything else, XY is crossed only there, and a nozzle only ever goes down from it. */
+#include "plan.h"
+
+#include <math.h>
+#include <string.h>
+
+/* What pick and place of one nozzle have in common. Heights are the head's, machine Z. */
+struct job {
+    const struct kp_nozzle *n;
+    double travel, pick, place;
+    const char *travel_name, *pick_name, *place_name; /* parameters that faults name */
+    bool verify;
+};
+
+static double offset(const struct kp_nozzle *n, int i)
+{
+    return isfinite(n->offset[i]) ? n->offset[i] : 0;
+}
+
+/* A height of the request, else the configured one; NAN with a fault when neither is. */
+static double height(struct plan *p, const struct kp_nozzle *n, const char *param, double configured, const char *option)
+{
+    const struct kp_slot *slot = kp_call_slot(p->call, param);
+    double v = slot->set ? slot->num : configured;
+    if (isnan(v))
+        PLAN_FAULT(p, KP_MISSING_PARAMETER, param, "%s is required: nozzle %s has no %s in klipperplace.cfg", param, n->name, option);
+    return plan_round(v - offset(n, 2));
+}
+
+/* Travel height, inside the band where every nozzle of the head is up. */
+static void travel_height(struct plan *p, struct job *j)
+{
+    const struct kp_nozzle *n = j->n;
+    bool given = kp_call_slot(p->call, j->travel_name)->set;
+    if (!given && isnan(n->travel_height) && !isnan(n->safe_z))
+        j->travel = plan_round(n->safe_z); /* machine Z already: no tip offset */
+    else
+        j->travel = height(p, n, j->travel_name, n->travel_height, "travel_height or safe_z");
+    plan_band(p);
+    if (isnan(j->travel) || p->low > p->high || plan_in_band(p, j->travel))
+        return;
+    struct kp_error why;
+    kp_error_set(&why, KP_INTERLOCK, NULL, "nozzle %s would be below its travel height", j->travel < p->low ? p->low_nozzle : p->high_nozzle);
+    plan_interlock(p, j->travel_name, j->travel, why.message);
+}
+
+/* From travel the nozzle must go down, or the other one of the seesaw would. */
+static void check_down(struct plan *p, const struct job *j, double z, const char *name)
+{
+    if ((j->travel - z) * j->n->z_direction < 0)
+        PLAN_FAULT(p, KP_INTERLOCK, name, "at Z %g mm nozzle %s is higher than at travel, Z %g mm: check the sign", z, j->n->name, j->travel);
+}
+
+/* Whether to read the vacuum sensor. auto_on: nobody asked, a sensor decides. */
+static void verify(struct plan *p, struct job *j, const struct kp_slot *slot)
+{
+    const struct kp_nozzle *n = j->n;
+    const struct kp_sensor *sensor = n->sensor < 0 ? NULL : kp_machine_sensor(p->m, (size_t)n->sensor);
+    j->verify = slot && slot->set ? slot->flag : sensor != NULL;
+    if (!j->verify)
+        return;
+    if (!sensor)
+        PLAN_FAULT(p, KP_INVALID_PARAMETER, "verify", "nozzle %s has no vacuum sensor", n->name);
+    else if (!isfinite(n->part_on) || !isfinite(n->part_off))
+        PLAN_FAULT(p, KP_INVALID_PARAMETER, "verify", "nozzle %s needs part_on and part_off in klipperplace.cfg, or verify false", n->name);
+    else
+        memcpy(p->s->unit, sensor->unit, sizeof p->s->unit);
+}
+
+/* False with faults when there is no nozzle to plan for. */
+static bool start(struct plan *p, struct job *j, const char *travel_name)
+{
+    int index;
+    *j = (struct job){ .travel = NAN, .pick = NAN, .place = NAN, .travel_name = travel_name };
+    plan_feedrate(p, kp_call_slot(p->call, "feedrate"));
+    j->n = plan_nozzle(p, &index);
+    if (!j->n)
+        return false;
+    memcpy(p->s->nozzle, j->n->name, sizeof p->s->nozzle);
+    travel_height(p, j);
+    if (j->n->pump < 0 && j->n->valve < 0)
+        PLAN_FAULT(p, KP_INVALID_PARAMETER, "nozzle", "nozzle %s has neither pump nor valve", j->n->name);
+    return true;
+}
+
+static void go_z(struct plan *p, double z, const char *name)
+{
+    const char *const field[3] = { "x", "y", name };
+    plan_go(p, NAN, NAN, z, field);
+}
+
+/* XY of the tip at travel. */
+static void go_xy(struct plan *p, const struct job *j, const char *x, const char *y)
+{
+    const char *const field[3] = { x, y, "z" };
+    plan_go(p, plan_num(p, x) - offset(j->n, 0), plan_num(p, y) - offset(j->n, 1), NAN, field);
+}
+
+static double seconds(double wanted, double configured)
+{
+    double v = isnan(wanted) ? configured : wanted;
+    return v > 0 ? v : 0;
+}
+
+static void down_and_suck(struct plan *p, const struct job *j, double power, double dwell)
+{
+    go_z(p, j->pick, j->pick_name);
+    plan_suck(p, j->n, power);
+    tr_dwell(&p->now->text, seconds(dwell, j->n->dwell_s));
+    go_z(p, j->travel, j->travel_name);
+}
+
+static void down_and_let_go(struct plan *p, const struct job *j, double dwell, double blow_off)
+{
+    double blow_s = seconds(blow_off, j->n->blow_off_s);
+    if (blow_off > 0 && j->n->blow_off < 0)
+        PLAN_FAULT(p, KP_INVALID_PARAMETER, "blow_off", "nozzle %s has no blow_off pin", j->n->name);
+    go_z(p, j->place, j->place_name);
+    plan_let_go(p, j->n);
+    if (blow_s > 0 && j->n->blow_off >= 0) {
+        plan_pin(p, j->n->blow_off, 1);
+        tr_dwell(&p->now->text, blow_s);
+        plan_pin(p, j->n->blow_off, 0);
+    }
+    tr_dwell(&p->now->text, seconds(dwell, j->n->dwell_s));
+    go_z(p, j->travel, j->travel_name);
+}
+
+static void end(struct plan *p)
+{
+    tr_close(&p->now->text);
+    tr_wait(&p->now->text);
+}
+
+/* Part held: at part_on or beyond. Part released: at part_off or short of it. Under-pressure makes part_on the smaller one. */
+static void sample(struct plan *p, const struct job *j, const char *name, bool held, int again, int way_out)
+{
+    bool under = j->n->part_on < j->n->part_off;
+    struct plan_step step = { .kind = KP_ACT_SAMPLE, .name = name, .script = PLAN_NONE, .sensor = j->n->sensor, .held = held,
+                              .level = held ? j->n->part_on : j->n->part_off, .at_most = under == held, .again = again, .way_out = way_out };
+    plan_sample(p, &step);
+}
+
+/* The declared way out of a failed pick: vacuum off, head at travel height already. */
+static void way_out(struct plan *p, const struct job *j)
+{
+    p->s->end = p->s->step_count;
+    plan_script(p, "release");
+    plan_let_go(p, j->n);
+    tr_wait(&p->now->text);
+}
+
+static void done(struct plan *p, bool vacuum)
+{
+    p->s->result.completed = true;
+    p->s->result.vacuum_enabled = vacuum;
+}
+
+void plan_pick(struct plan *p)
+{
+    struct job j;
+    plan_script(p, "pick");
+    if (!start(p, &j, "travel_height"))
+        return;
+    j.pick_name = "z";
+    j.pick = height(p, j.n, "z", j.n->pick_height, "pick_height");
+    check_down(p, &j, j.pick, "z");
+    verify(p, &j, kp_call_slot(p->call, "verify"));
+    go_z(p, j.travel, j.travel_name);
+    down_and_suck(p, &j, plan_num(p, "vacuum_power"), plan_num(p, "dwell"));
+    end(p);
+    p->s->result.attempts = 1;
+    p->s->tries_left = kp_machine_limits(p->m)->vacuum_retries;
+    if (j.verify) {
+        sample(p, &j, "verify_pick", true, 0, 2);
+        way_out(p, &j);
+    }
+    done(p, true);
+}
+
+void plan_place(struct plan *p)
+{
+    struct job j;
+    plan_script(p, "place");
+    if (!start(p, &j, "travel_height"))
+        return;
+    j.place_name = "z";
+    j.place = height(p, j.n, "z", j.n->place_height, "place_height");
+    check_down(p, &j, j.place, "z");
+    verify(p, &j, kp_call_slot(p->call, "verify"));
+    go_z(p, j.travel, j.travel_name);
+    down_and_let_go(p, &j, plan_num(p, "dwell"), plan_num(p, "blow_off"));
+    end(p);
+    if (j.verify)
+        sample(p, &j, "verify_place", false, PLAN_NONE, PLAN_NONE);
+    done(p, false);
+}
+
+/* Turns the part beside the travel. Returns the axis that later lines wait for, NULL when nothing turns. */
+static const struct kp_axis *turn(struct plan *p, const struct job *j)
+{
+    double by = plan_num(p, "rotation");
+    const struct kp_axis *a = j->n->rotation_axis < 0 ? NULL : kp_machine_axis(p->m, (size_t)j->n->rotation_axis);
+    if (isnan(by) || by == 0)
+        return NULL;
+    if (!a || !a->extra) {
+        PLAN_FAULT(p, KP_INVALID_PARAMETER, "rotation", "nozzle %s has no rotation_axis", j->n->name);
+        return NULL;
+    }
+    plan_axis_move(p, j->n->rotation_axis, by, true, a->velocity, "rotation");
+    return a;
+}
+
+static void pick_and_place_heights(struct plan *p, struct job *j)
+{
+    j->pick_name = "pick_height";
+    j->place_name = "place_height";
+    j->pick = height(p, j->n, "pick_height", j->n->pick_height, "pick_height");
+    j->place = height(p, j->n, "place_height", j->n->place_height, "place_height");
+    check_down(p, j, j->pick, "pick_height");
+    check_down(p, j, j->place, "place_height");
+}
+
+/* Tip coordinates for the answer. */
+static void tips(struct plan *p, const struct job *j)
+{
+    struct kp_result *r = &p->s->result;
+    r->pick[0] = plan_num(p, "x"), r->pick[1] = plan_num(p, "y"), r->pick[2] = plan_round(j->pick + offset(j->n, 2));
+    r->place[0] = plan_num(p, "place_x"), r->place[1] = plan_num(p, "place_y"), r->place[2] = plan_round(j->place + offset(j->n, 2));
+}
+
+void plan_pick_and_place(struct plan *p)
+{
+    struct job j;
+    const struct kp_slot *retries = kp_call_slot(p->call, "retries");
+    plan_script(p, "pick");
+    if (!start(p, &j, "safe_height"))
+        return;
+    pick_and_place_heights(p, &j);
+    verify(p, &j, NULL);
+    go_z(p, j.travel, j.travel_name);
+    go_xy(p, &j, "x", "y");
+    down_and_suck(p, &j, plan_num(p, "vacuum_power"), NAN);
+    if (j.verify) {
+        end(p);
+        sample(p, &j, "verify_pick", true, 0, 4); /* steps: pick, verify_pick, place, verify_place | release */
+        plan_script(p, "place");
+    } else {
+        p->s->steps[0].name = "pick_and_place";
+    }
+    const struct kp_axis *turning = turn(p, &j);
+    go_xy(p, &j, "place_x", "place_y");
+    if (turning)
+        tr_stepper_sync(&p->now->text, turning->stepper);
+    down_and_let_go(p, &j, NAN, NAN);
+    end(p);
+    if (j.verify) {
+        sample(p, &j, "verify_place", false, PLAN_NONE, PLAN_NONE);
+        way_out(p, &j);
+    }
+    p->s->result.attempts = 1;
+    p->s->tries_left = retries->set ? (int)retries->num : kp_machine_limits(p->m)->vacuum_retries;
+    tips(p, &j);
+    done(p, false);
+}

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* A sequence: planned whole by the builder of its command, checked whole, then stepped by events for the shim's lane.
+ * Invariant: kp_seq_plan gives a sequence only when nothing is wrong with any of its lines. */
+#include "plan.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef void (*builder)(struct plan *p);
+
+static const builder builders[] = {
+    [KP_MOVE] = plan_move,
+    [KP_HOME] = plan_home,
+    [KP_WAIT] = plan_wait,
+    [KP_PICK] = plan_pick,
+    [KP_PLACE] = plan_place,
+    [KP_PICK_AND_PLACE] = plan_pick_and_place,
+    [KP_VACUUM_ON] = plan_vacuum_on,
+    [KP_VACUUM_OFF] = plan_vacuum_off,
+    [KP_VACUUM_SET] = plan_vacuum_set,
+    [KP_GPIO_WRITE] = plan_gpio_write,
+    [KP_FEEDER_ADVANCE] = plan_feeder_advance,
+};
+
+bool kp_call_needs_position(const struct kp_machine *m, const struct kp_call *call)
+{
+    if (!(call->command->flags & KP_NEEDS_POSITION))
+        return false;
+    bool interlock = kp_machine_limits(m)->travel_interlock;
+    if (call->command->id == KP_MOVE) {
+        bool crosses = kp_call_slot(call, "x")->set || kp_call_slot(call, "y")->set;
+        bool straight = crosses || kp_call_slot(call, "z")->set;
+        return (kp_call_slot(call, "relative")->flag && straight) || (interlock && crosses);
+    }
+    if (call->command->id == KP_HOME) {
+        int z = kp_machine_find_axis(m, 'Z');
+        unsigned axes = kp_call_slot(call, "axes")->axes;
+        return interlock && axes != 0 && z >= 0 && !(axes >> z & 1u);
+    }
+    return true;
+}
+
+static bool word_before(const struct kp_seq *s, size_t script, size_t line, struct kp_str word)
+{
+    struct kp_str w;
+    for (size_t i = 0; i <= script; i++)
+        for (size_t j = 0; (i < script || j < line) && kp_script_word(s->scripts[i].text.text, j, &w); j++)
+            if (w.n == word.n && memcmp(w.p, word.p, w.n) == 0)
+                return true;
+    return false;
+}
+
+/* Every word that will be sent must be one of Klipper's: it answers an unknown one with ok. Each missing one is told once. */
+static void check_words(struct plan *p)
+{
+    struct kp_str word;
+    for (size_t i = 0; i < p->s->script_count; i++)
+        for (size_t j = 0; kp_script_word(p->s->scripts[i].text.text, j, &word); j++) {
+            char name[KP_NAME_MAX] = "";
+            if (kp_machine_has_command(p->m, word) || word_before(p->s, i, j, word))
+                continue;
+            memcpy(name, word.p, word.n < sizeof name ? word.n : sizeof name - 1);
+            PLAN_FAULT(p, KP_EXECUTION_FAILED, NULL, "Klipper has no command %s", name);
+        }
+}
+
+/* No broken script is sent. */
+static void check_texts(struct plan *p)
+{
+    for (size_t i = 0; i < p->s->script_count; i++)
+        switch (p->s->scripts[i].text.fault) {
+        case TR_OK:
+            break;
+        case TR_TOO_LONG:
+            PLAN_FAULT(p, KP_INTERNAL_ERROR, NULL, "the script is longer than %d bytes", KP_SCRIPT_MAX - 1);
+            break;
+        case TR_NAME:
+        case TR_NUMBER:
+            if (p->f->count + p->f->dropped == p->faults_before) /* else that is what the fault is about */
+                PLAN_FAULT(p, KP_INTERNAL_ERROR, NULL, "a name or number cannot be written in a script");
+            break;
+        }
+}
+
+static bool on_main_path(const struct kp_seq *s, size_t script)
+{
+    for (size_t i = 0; i < s->end; i++)
+        if (s->steps[i].kind == KP_ACT_SCRIPT && s->steps[i].script == (int)script)
+            return true;
+    return false;
+}
+
+/* Splits the scripts of the main path into the lines that the answer shows. */
+static void list_lines(struct kp_seq *s)
+{
+    char *at = s->line_text;
+    for (size_t i = 0; i < s->script_count; i++) {
+        if (!on_main_path(s, i))
+            continue;
+        const char *text = s->scripts[i].text.text;
+        while (*text) {
+            struct kp_str line = { text, strcspn(text, "\n") };
+            text += line.n + (text[line.n] == '\n');
+            if (tr_is_frame(line) || s->line_count == PLAN_LINES_MAX)
+                continue;
+            memcpy(at, line.p, line.n);
+            at[line.n] = 0;
+            s->lines[s->line_count++] = at;
+            at += line.n + 1;
+        }
+    }
+}
+
+enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const struct kp_call *call, bool flush, struct kp_faults *f)
+{
+    struct kp_seq *s = calloc(1, sizeof *s);
+    struct plan p = { .m = m, .call = call, .f = f, .s = s, .flush = flush, .faults_before = f->count + f->dropped, .low = -INFINITY, .high = INFINITY };
+    size_t id = (size_t)call->command->id;
+    enum kp_err rc;
+    assert(id < sizeof builders / sizeof builders[0] && builders[id]);
+    if (!s) {
+        PLAN_FAULT(&p, KP_INTERNAL_ERROR, NULL, "out of memory");
+        return KP_INTERNAL_ERROR;
+    }
+    if (!kp_call_needs_position(m, call) || !kp_machine_commanded(m, p.at))
+        p.at[0] = p.at[1] = p.at[2] = NAN;
+    s->last_script = PLAN_NONE;
+    builders[id](&p);
+    if (s->end == 0)
+        s->end = s->step_count;
+    s->result.target[0] = s->result.target[1] = s->result.target[2] = NAN;
+    check_texts(&p);
+    check_words(&p);
+    rc = f->count + f->dropped == p.faults_before ? KP_OK : f->item[p.faults_before < f->count ? p.faults_before : 0].code;
+    if (rc != KP_OK)
+        goto out;
+    list_lines(s);
+    *out = s, s = NULL;
+out:
+    kp_seq_free(s);
+    return rc;
+}
+
+/* A fault of a call that check.c has refused already: worth telling beside those when it is about another parameter. */
+static bool tell_too(const struct kp_call *call, const struct kp_faults *f, const struct kp_error *e)
+{
+    for (size_t i = 0; i < f->count; i++)
+        if (strcmp(f->item[i].field, e->field) == 0)
+            return false;
+    if (e->code == KP_MISSING_PARAMETER)
+        return call->command->id != KP_MOVE; /* the axis it misses may be the one at fault */
+    return e->code == KP_POSITION_OUT_OF_BOUNDS || e->code == KP_FEEDRATE_OUT_OF_BOUNDS || e->code == KP_HOMING_REQUIRED;
+}
+
+void plan_refused(const struct kp_machine *m, const struct kp_call *call, struct kp_faults *f)
+{
+    struct kp_faults more = { .count = 0 };
+    struct kp_seq *s = NULL;
+    for (size_t i = 0; i < f->count; i++) /* without these the other parameters mean something else */
+        for (size_t j = 0; call->command->params[j].name; j++) {
+            const struct kp_param *p = &call->command->params[j];
+            if (strcmp(p->name, f->item[i].field) == 0 && (p->type == KP_P_BOOL || p->type >= KP_P_AXES))
+                return;
+        }
+    if (call->command->strategy != KP_GCODE || kp_call_needs_position(m, call))
+        return;
+    kp_seq_plan(&s, m, call, false, &more);
+    kp_seq_free(s);
+    for (size_t i = 0; i < more.count; i++)
+        if (tell_too(call, f, &more.item[i]))
+            kp_faults_add(f, &more.item[i]);
+}
+
+void kp_seq_free(struct kp_seq *s)
+{
+    free(s);
+}
+
+static void fail(struct kp_seq *s, const struct kp_error *error, struct kp_action *out)
+{
+    out->kind = KP_ACT_FAIL;
+    out->error = *error;
+    s->result.completed = false;
+}
+
+/* What the step under way asks for; DONE or FAIL past the last of its path. */
+static void ask(struct kp_seq *s, struct kp_action *out)
+{
+    if (s->failing && s->at == s->step_count) {
+        out->step = s->failed_step;
+        fail(s, &s->failure, out);
+        return;
+    }
+    if (!s->failing && s->at == s->end) {
+        out->kind = KP_ACT_DONE;
+        return;
+    }
+    const struct plan_step *step = &s->steps[s->at];
+    out->kind = step->kind;
+    out->step = step->name;
+    out->sensor = step->sensor;
+    if (step->kind == KP_ACT_SCRIPT) {
+        s->last_script = step->script;
+        out->text = s->scripts[step->script].text.text;
+    }
+}
+
+static void vacuum_failure(struct kp_seq *s, const struct plan_step *step, double level)
+{
+    struct kp_error *e = &s->failure;
+    kp_error_set(e, KP_VACUUM_FAILED, "vacuum", "%s: nozzle %s %s, level %g %s, wanted %g or %s", step->name, s->nozzle,
+                 step->held ? "holds no part" : "still holds the part", level, s->unit, step->level, step->at_most ? "less" : "more");
+    e->got = level;
+    e->min = step->at_most ? NAN : step->level;
+    e->max = step->at_most ? step->level : NAN;
+}
+
+/* A level was measured; returns true when it is good. A bad one leads to another try or to the way out. */
+static bool judge(struct kp_seq *s, double level)
+{
+    const struct plan_step *step = &s->steps[s->at];
+    s->result.has_level = !isnan(level);
+    s->result.level = level;
+    if (step->at_most ? level <= step->level : level >= step->level)
+        return true;
+    if (step->again != PLAN_NONE && s->tries_left > 0) {
+        s->tries_left--;
+        s->result.attempts++;
+        s->at = (size_t)step->again;
+        return false;
+    }
+    vacuum_failure(s, step, level);
+    s->failing = true;
+    s->failed_step = step->name;
+    s->result.vacuum_enabled = false;
+    s->at = step->way_out == PLAN_NONE ? s->step_count : (size_t)step->way_out;
+    return false;
+}
+
+bool kp_seq_expected(const struct kp_seq *s, double xyz[3])
+{
+    const double *at = s->last_script < 0 ? NULL : s->scripts[s->last_script].expected;
+    if (!at || (isnan(at[0]) && isnan(at[1]) && isnan(at[2])))
+        return false;
+    memcpy(xyz, at, 3 * sizeof *at);
+    return true;
+}
+
+/* The script that was accepted left the toolhead there. */
+static void note_left(struct kp_seq *s)
+{
+    if (kp_seq_expected(s, s->result.target))
+        s->result.moved = true;
+}
+
+void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct kp_error *error, struct kp_action *out)
+{
+    const char *name = s->at < s->step_count ? s->steps[s->at].name : "";
+    *out = (struct kp_action){ .kind = KP_ACT_FAIL, .step = name, .sensor = PLAN_NONE };
+    bool sampling = s->at < s->step_count && s->steps[s->at].kind == KP_ACT_SAMPLE;
+    assert(ev == KP_EV_ERROR || ev == KP_EV_START || sampling == (ev == KP_EV_SAMPLE));
+    switch (ev) {
+    case KP_EV_ERROR:
+        assert(error);
+        fail(s, error, out);
+        return;
+    case KP_EV_START:
+        s->at = 0;
+        break;
+    case KP_EV_OK:
+        note_left(s);
+        s->at++;
+        break;
+    case KP_EV_SAMPLE:
+        if (judge(s, value))
+            s->at++;
+        break;
+    }
+    ask(s, out);
+}
+
+const struct kp_result *kp_seq_result(const struct kp_seq *s)
+{
+    return &s->result;
+}
+
+const struct kp_pin_write *kp_seq_writes(const struct kp_seq *s, size_t *count)
+{
+    *count = s->last_script < 0 ? 0 : s->scripts[s->last_script].write_count;
+    return s->last_script < 0 ? NULL : s->scripts[s->last_script].writes;
+}
+
+const struct kp_axis_write *kp_seq_axis_writes(const struct kp_seq *s, size_t *count)
+{
+    *count = s->last_script < 0 ? 0 : s->scripts[s->last_script].axis_count;
+    return s->last_script < 0 ? NULL : s->scripts[s->last_script].axes;
+}
+
+const char *kp_seq_gcode(const struct kp_seq *s, size_t i)
+{
+    return i < s->line_count ? s->lines[i] : NULL;
+}

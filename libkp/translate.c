@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Klipper text from checked numbers and names, for plans and for the shim's own scripts.
+ * Invariant: a name passes kp_name_ok, a number is printed by kp_number_print, a line is whole or not there. */
+#include "translate.h"
+
+#include <math.h>
+#include <string.h>
+
+#define SAVE_CLIENT "SAVE_GCODE_STATE NAME=_kp_client"
+#define RESTORE_CLIENT "RESTORE_GCODE_STATE NAME=_kp_client"
+#define SAVE_ZERO "SAVE_GCODE_STATE NAME=_kp_zero"
+#define RESTORE_ZERO "RESTORE_GCODE_STATE NAME=_kp_zero"
+#define FLUSH "G4 P0"
+#define DECIMALS 6 /* what Klipper keeps of a coordinate */
+
+static void broken(struct tr_script *s, enum tr_fault fault)
+{
+    if (s->fault == TR_OK)
+        s->fault = fault;
+}
+
+static void put(struct tr_script *s, const char *text)
+{
+    size_t n = strlen(text);
+    if (s->len + n >= sizeof s->text) {
+        broken(s, TR_TOO_LONG);
+        return;
+    }
+    memcpy(s->text + s->len, text, n + 1);
+    s->len += n;
+}
+
+static void put_line(struct tr_script *s, const char *text)
+{
+    if (s->len > 0)
+        put(s, "\n");
+    put(s, text);
+}
+
+static void put_name(struct tr_script *s, const char *key, const char *name)
+{
+    put(s, key);
+    if (kp_name_ok(kp_str_of(name)))
+        put(s, name);
+    else
+        broken(s, TR_NAME);
+}
+
+static void put_number(struct tr_script *s, const char *key, double v, int decimals)
+{
+    char digits[KP_NUMBER_MAX];
+    if (kp_number_print(digits, v, decimals) == 0) {
+        broken(s, TR_NUMBER);
+        return;
+    }
+    put(s, key);
+    put(s, digits);
+}
+
+void tr_start(struct tr_script *s)
+{
+    s->text[0] = 0;
+    s->len = 0;
+    s->fault = TR_OK;
+    s->framed = false;
+}
+
+void tr_open(struct tr_script *s)
+{
+    if (s->framed)
+        return;
+    put_line(s, SAVE_CLIENT);
+    put_line(s, RESTORE_ZERO);
+    s->framed = true;
+}
+
+void tr_close(struct tr_script *s)
+{
+    if (!s->framed)
+        return;
+    put_line(s, RESTORE_CLIENT);
+    s->framed = false;
+}
+
+void tr_move(struct tr_script *s, const double xyz[3], double feedrate_mm_min)
+{
+    static const char *const keys[3] = { " X", " Y", " Z" };
+    if (isnan(xyz[0]) && isnan(xyz[1]) && isnan(xyz[2]))
+        return;
+    tr_open(s);
+    put_line(s, "G1");
+    for (int i = 0; i < 3; i++)
+        if (!isnan(xyz[i]))
+            put_number(s, keys[i], xyz[i], DECIMALS);
+    put_number(s, " F", feedrate_mm_min, DECIMALS);
+}
+
+void tr_home(struct tr_script *s, const char *letters)
+{
+    put_line(s, "G28");
+    for (size_t i = 0; letters[i]; i++)
+        put(s, (const char[]){ ' ', letters[i], 0 });
+}
+
+void tr_pin(struct tr_script *s, const char *pin, double value)
+{
+    put_line(s, "SET_PIN");
+    put_name(s, " PIN=", pin);
+    put_number(s, " VALUE=", value, DECIMALS);
+}
+
+static void put_stepper(struct tr_script *s, const char *stepper)
+{
+    put_line(s, "MANUAL_STEPPER");
+    put_name(s, " STEPPER=", stepper);
+}
+
+void tr_stepper_zero(struct tr_script *s, const char *stepper, bool enable)
+{
+    put_stepper(s, stepper);
+    put(s, enable ? " ENABLE=1 SET_POSITION=0" : " SET_POSITION=0");
+}
+
+void tr_stepper_move(struct tr_script *s, const char *stepper, double to, double speed, double accel, bool sync)
+{
+    put_stepper(s, stepper);
+    put_number(s, " MOVE=", to, DECIMALS);
+    if (speed > 0)
+        put_number(s, " SPEED=", speed, DECIMALS);
+    if (accel >= 0)
+        put_number(s, " ACCEL=", accel, DECIMALS);
+    put(s, sync ? " SYNC=1" : " SYNC=0");
+}
+
+void tr_stepper_sync(struct tr_script *s, const char *stepper)
+{
+    put_stepper(s, stepper);
+    put(s, " SYNC=1");
+}
+
+void tr_dwell(struct tr_script *s, double seconds)
+{
+    if (!(seconds > 0))
+        return;
+    put_line(s, "G4");
+    put_number(s, " P", seconds * 1000, 0);
+}
+
+void tr_wait(struct tr_script *s)
+{
+    put_line(s, "M400");
+}
+
+void tr_flush(struct tr_script *s)
+{
+    put_line(s, FLUSH);
+}
+
+bool tr_is_frame(struct kp_str line)
+{
+    return kp_str_eq(line, SAVE_CLIENT) || kp_str_eq(line, RESTORE_CLIENT) || kp_str_eq(line, RESTORE_ZERO);
+}
+
+size_t kp_script_neutral(const struct kp_machine *m, char out[KP_SCRIPT_MAX])
+{
+    double at[3];
+    struct tr_script s;
+    if (!kp_machine_commanded(m, at))
+        return 0;
+    tr_start(&s);
+    put_line(&s, SAVE_CLIENT);
+    put_line(&s, "G90");
+    put_line(&s, "M220 S100");
+    put_line(&s, "SET_GCODE_OFFSET X=0 Y=0 Z=0");
+    put_line(&s, "G92"); /* the place it has already: what remains is an offset of 0 */
+    put_number(&s, " X", at[0], DECIMALS);
+    put_number(&s, " Y", at[1], DECIMALS);
+    put_number(&s, " Z", at[2], DECIMALS);
+    put_line(&s, SAVE_ZERO);
+    put_line(&s, RESTORE_CLIENT);
+    if (s.fault != TR_OK)
+        return 0;
+    memcpy(out, s.text, s.len + 1);
+    return s.len;
+}
+
+const char *kp_script_restore(void)
+{
+    return RESTORE_CLIENT;
+}
+
+const char *kp_script_flush(void)
+{
+    return FLUSH;
+}
+
+bool kp_script_word(const char *script, size_t i, struct kp_str *word)
+{
+    for (; i > 0; i--) {
+        script = strchr(script, '\n');
+        if (!script)
+            return false;
+        script++;
+    }
+    size_t n = strcspn(script, " \n");
+    if (n == 0)
+        return false;
+    *word = (struct kp_str){ script, n };
+    return true;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* A script for Klipper, built line by line: the only code that writes Klipper text. Used by the plans and by nobody else.
+ * Every function appends one whole line or marks the script as broken; a broken script is never sent. */
+#ifndef KP_TRANSLATE_H
+#define KP_TRANSLATE_H
+
+#include "kp.h"
+
+enum tr_fault { TR_OK, TR_TOO_LONG, TR_NAME, TR_NUMBER };
+
+struct tr_script {
+    char text[KP_SCRIPT_MAX];
+    size_t len;
+    enum tr_fault fault; /* the first one */
+    bool framed;         /* the client's G-code state is saved and ours is in force */
+};
+
+/* Sets *s to an empty script. */
+void tr_start(struct tr_script *s);
+/* Saves the client's G-code state and takes the neutral one; puts the client's back. Neither does anything twice. */
+void tr_open(struct tr_script *s);
+void tr_close(struct tr_script *s);
+/* G1 in machine coordinates to those of x, y, z that are not NAN; nothing when all are. */
+void tr_move(struct tr_script *s, const double xyz[3], double feedrate_mm_min);
+/* G28 of the letters ("XY"); all when empty. */
+void tr_home(struct tr_script *s, const char *letters);
+/* value is what SET_PIN takes. */
+void tr_pin(struct tr_script *s, const char *pin, double value);
+/* Tells Klipper that the manual stepper stands at 0; enable: and switches its motor on, so that it stays there. */
+void tr_stepper_zero(struct tr_script *s, const char *stepper, bool enable);
+/* Moves it; speed in mm/s or deg/s and acceleration may be NAN (Klipper's own). sync: later lines wait for it. */
+void tr_stepper_move(struct tr_script *s, const char *stepper, double to, double speed, double accel, bool sync);
+void tr_stepper_sync(struct tr_script *s, const char *stepper);
+/* Dwells in order with motion, whole milliseconds; nothing for 0. */
+void tr_dwell(struct tr_script *s, double seconds);
+/* Waits until all motion has ended. */
+void tr_wait(struct tr_script *s);
+/* Ends look-ahead, so that accepted moves start. */
+void tr_flush(struct tr_script *s);
+/* True for the lines that tr_open and tr_close write. */
+bool tr_is_frame(struct kp_str line);
+
+#endif
