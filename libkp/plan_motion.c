@@ -125,12 +125,20 @@ static double rest_z(const struct plan *p)
     return isinf(p->low) ? high : isinf(p->high) ? low : (low + high) / 2;
 }
 
-/* Z to travel height, so that nothing hangs over the table while X and Y home or afterwards. */
+/* Z to travel height, so that nothing hangs over the table while X and Y home or afterwards. A script of its own: only one that begins with its save
+ * tells, when it fails, that a restore is owed. */
 static void rest(struct plan *p)
 {
     static const char *const field[3] = { "x", "y", "safe_z" };
-    plan_go(p, NAN, NAN, rest_z(p), field);
+    double z = rest_z(p);
+    if (isnan(z))
+        return;
+    plan_script(p, "travel");
+    plan_go(p, NAN, NAN, z, field);
     tr_close(&p->now->text);
+    for (int i = 0; i < 3; i++)
+        p->now->expected[i] = NAN; /* X and Y are still to be homed */
+    plan_script(p, "home");
 }
 
 /* X and Y homed without Z cross the table at the height at hand. */
@@ -196,8 +204,6 @@ void plan_home(struct plan *p)
     for (size_t i = 0; (a = kp_machine_axis(p->m, i)); i++)
         if (a->extra && a->rotary && (p->s->result.homed >> i & 1u))
             plan_axis_zero(p, (int)i);
-    for (int i = 0; i < 3; i++)
-        p->now->expected[i] = NAN; /* where homing ends is Klipper's to say */
     end_move(p, true);
 }
 

@@ -108,13 +108,17 @@ static void what_does_not_fit_is_broken_and_never_cut(void **state)
 {
     (void)state;
     struct tr_script s;
-    tr_start(&s);
-    while (s.fault == TR_OK) {
-        assert_true(s.len < sizeof s.text && s.text[s.len] == 0);
-        tr_pin(&s, "abc", 0.5);
+    for (size_t n = 1; n < KP_NAME_MAX; n++) { /* lengths that end before, at and behind the last byte */
+        char name[KP_NAME_MAX] = "";
+        memset(name, 'a', n);
+        tr_start(&s);
+        while (s.fault == TR_OK) {
+            assert_true(s.len < sizeof s.text && strlen(s.text) == s.len);
+            tr_pin(&s, name, 0.5);
+        }
+        assert_int_equal(s.fault, TR_TOO_LONG);
+        assert_true(s.len < sizeof s.text && strlen(s.text) == s.len);
     }
-    assert_int_equal(s.fault, TR_TOO_LONG);
-    assert_true(s.len < sizeof s.text && strlen(s.text) == s.len);
     tr_start(&s);
     tr_wait(&s);
     assert_string_equal(s.text, "M400");
