@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What answers look like: the envelope of API v1 and the data of each command. Decides nothing, sends nothing. */
+#ifndef ANSWER_H
+#define ANSWER_H
+
+#include <jansson.h>
+#include <kp.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct lane_outcome;
+
+#define ANSWER_ID 37 /* bytes of a UUID with its 0 */
+
+/* Writes a random UUID (version 4). */
+void answer_id(char out[ANSWER_ID]);
+/* Seconds since the epoch. */
+double answer_wall(void);
+
+/* Both give a JSON text from malloc and its length; NULL when out of memory. data is a JSON object's text, borrowed. */
+char *answer_success(const char *command, const char *id, const char *data, size_t n, size_t *out_n);
+/* status "error", "timeout" or "cancelled" follows from the first fault's code. Takes details (may be NULL); the faults are listed in details.errors. */
+char *answer_error(const char *command, const char *id, const struct kp_faults *f, json_t *details, size_t *out_n);
+
+/* What the reads need beside the machine. */
+struct answer_time {
+    bool fresh;    /* the mirror is */
+    double wall;   /* s since the epoch of the last push; 0: none */
+    size_t queue;  /* commands in the lane */
+    const char *running;
+};
+
+/* Data of each command, new references. */
+json_t *answer_pin(const struct kp_pin *p, bool inverted, const struct answer_time *t);
+json_t *answer_pins(const struct kp_machine *m, const struct answer_time *t);
+json_t *answer_sensor(const struct kp_sensor *s, const struct answer_time *t);
+json_t *answer_sensors(const struct kp_machine *m, const struct answer_time *t);
+json_t *answer_position(const struct kp_machine *m, const struct answer_time *t);
+json_t *answer_status(const struct kp_machine *m, const struct answer_time *t);
+json_t *answer_version(void);
+json_t *answer_health(const struct kp_machine *m);
+/* Of a command that went through the lane and worked. */
+json_t *answer_done(const struct kp_machine *m, const struct kp_call *call, const struct lane_outcome *o);
+/* {"state", "message"} of Klipper; words NULL: its own state message. */
+json_t *answer_klipper(const struct kp_machine *m, const char *words);
+
+#endif

@@ -1,0 +1,559 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Checked calls of every edge: answered from the mirror, or handed to the lane. Invariant: each request gets exactly one answer. */
+#include "app.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "answer.h"
+#include "lane.h"
+#include "log.h"
+#include "loop.h"
+#include "moonraker.h"
+#include "state.h"
+
+#define READ_MS 5000   /* how long a read waits for Klipper */
+#define RESET_MS 30000 /* how long a reset waits for Klipper to be ready */
+
+/* What a request waits for. */
+enum waits { FOR_LANE, FOR_PIN, FOR_KLIPPER, FOR_STOP, FOR_RESET };
+
+struct app_request {
+    struct app_request *next, **at; /* in app's list */
+    struct app *app;
+    struct kp_call call;
+    app_done *done;              /* NULL: the client went away while Klipper was asked */
+    void *user;
+    enum waits waits;
+    struct lane_job *job;
+    struct loop_timer *deadline;
+    int64_t began_ms;
+};
+
+/* The text of a read, kept until the mirror changes. */
+struct kept { char *text; size_t n; uint64_t generation; bool fresh; };
+
+struct app {
+    struct loop *loop;
+    const struct kp_config *config;
+    struct kp_machine *machine;
+    struct state *state;
+    struct lane *lane;
+    struct app_request *waiting;
+    uint64_t generation;         /* of what reads are answered from */
+    struct kept pins[KP_PINS_MAX], sensors[KP_SENSORS_MAX], all_pins, all_sensors, position, health;
+    uint64_t stop_call;          /* emergency stop on its way to Moonraker; 0: none */
+    bool stop_owed;              /* latched, and nobody has confirmed that the machine stopped */
+};
+
+/* ---- answers ---- */
+
+static void tell_faults(struct app *a, app_done *done, void *user, const struct kp_faults *f, json_t *details)
+{
+    enum kp_err code = kp_faults_code(f);
+    if (code == KP_KLIPPY_DISCONNECTED || code == KP_EMERGENCY_STOP_ACTIVE) {
+        if (!details)
+            details = json_object();
+        if (!json_object_get(details, "klipper"))
+            json_object_set_new(details, "klipper", answer_klipper(a->machine, NULL));
+    }
+    done(user, &(struct app_answer){ .faults = f, .details = details });
+    json_decref(details);
+}
+
+/* Takes details. */
+static void tell_error(struct app *a, app_done *done, void *user, enum kp_err code, const char *message, json_t *details)
+{
+    struct kp_faults f = { .count = 0 };
+    struct kp_error e;
+    kp_error_set(&e, code, NULL, "%s", message);
+    kp_faults_add(&f, &e);
+    tell_faults(a, done, user, &f, details);
+}
+
+static void tell_text(struct app *a, app_done *done, void *user, const char *text, size_t n)
+{
+    static const struct kp_faults none = { .count = 0 };
+    if (text)
+        done(user, &(struct app_answer){ .faults = &none, .data = text, .n = n });
+    else
+        tell_error(a, done, user, KP_INTERNAL_ERROR, "out of memory", NULL);
+}
+
+/* Takes data. */
+static void tell_data(struct app *a, app_done *done, void *user, json_t *data)
+{
+    char *text = data ? json_dumps(data, JSON_COMPACT) : NULL;
+    tell_text(a, done, user, text, text ? strlen(text) : 0);
+    free(text);
+    json_decref(data);
+}
+
+static struct answer_time read_time(const struct app *a)
+{
+    return (struct answer_time){ state_fresh(a->state), state_pushed_wall(a->state), lane_size(a->lane), lane_running(a->lane) };
+}
+
+/* ---- requests that wait ---- */
+
+static void on_deadline(void *user);
+
+/* Gives a request in the list with a deadline. NULL when out of memory: then done has been told. */
+static struct app_request *request_new(struct app *a, const struct kp_call *call, app_done *done, void *user, enum waits waits, int64_t timeout_ms)
+{
+    struct app_request *r = calloc(1, sizeof *r);
+    if (!r || !(r->deadline = loop_timer_new(a->loop, on_deadline, r))) {
+        free(r);
+        tell_error(a, done, user, KP_INTERNAL_ERROR, "out of memory", NULL);
+        return NULL;
+    }
+    r->app = a, r->call = *call, r->done = done, r->user = user, r->waits = waits, r->began_ms = loop_now_ms();
+    r->next = a->waiting, r->at = &a->waiting;
+    if (r->next)
+        r->next->at = &r->next;
+    a->waiting = r;
+    loop_timer_set(r->deadline, timeout_ms);
+    return r;
+}
+
+static void request_free(struct app_request *r)
+{
+    *r->at = r->next;
+    if (r->next)
+        r->next->at = r->at;
+    loop_timer_free(r->deadline);
+    free(r);
+}
+
+static double seconds_since(const struct app_request *r)
+{
+    return (double)(loop_now_ms() - r->began_ms) / 1000;
+}
+
+/* Takes details. */
+static void request_fail(struct app_request *r, const struct kp_faults *f, json_t *details)
+{
+    tell_faults(r->app, r->done, r->user, f, details);
+    request_free(r);
+}
+
+/* Takes details. */
+static void request_fail_with(struct app_request *r, enum kp_err code, const char *message, json_t *details)
+{
+    tell_error(r->app, r->done, r->user, code, message, details);
+    request_free(r);
+}
+
+/* Takes data. */
+static void request_done(struct app_request *r, json_t *data)
+{
+    tell_data(r->app, r->done, r->user, data);
+    request_free(r);
+}
+
+/* ---- reads ---- */
+
+/* Away, or never told: a read without a value has nothing to answer with. */
+static enum kp_err unreadable(const struct app *a)
+{
+    if (!kp_machine_moonraker_connected(a->machine))
+        return KP_MOONRAKER_DISCONNECTED;
+    return kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY ? KP_OK : KP_KLIPPY_DISCONNECTED;
+}
+
+static json_t *read_data(struct app *a, const struct kp_call *call)
+{
+    struct answer_time t = read_time(a);
+    const struct kp_slot *s = call->slot;
+    switch (call->command->id) {
+    case KP_GPIO_READ: return answer_pin(kp_machine_pin(a->machine, (size_t)s->index), s->inverted, &t);
+    case KP_GPIO_READ_ALL: return answer_pins(a->machine, &t);
+    case KP_SENSOR_READ: return answer_sensor(kp_machine_sensor(a->machine, (size_t)s->index), &t);
+    case KP_SENSOR_READ_ALL: return answer_sensors(a->machine, &t);
+    case KP_GET_POSITION: return answer_position(a->machine, &t);
+    case KP_GET_STATUS: return answer_status(a->machine, &t);
+    default: return answer_version();
+    }
+}
+
+/* Where the text of a read is kept; NULL: it is made each time. */
+static struct kept *kept_for(struct app *a, const struct kp_call *call)
+{
+    const struct kp_slot *s = call->slot;
+    switch (call->command->id) {
+    case KP_GPIO_READ: return s->inverted ? NULL : &a->pins[s->index];
+    case KP_GPIO_READ_ALL: return &a->all_pins;
+    case KP_SENSOR_READ: return &a->sensors[s->index];
+    case KP_SENSOR_READ_ALL: return &a->all_sensors;
+    case KP_GET_POSITION: return &a->position;
+    default: return NULL; /* status counts the lane, which changes without a push */
+    }
+}
+
+/* Takes data. */
+static void keep(struct app *a, struct kept *k, json_t *data)
+{
+    free(k->text);
+    k->text = data ? json_dumps(data, JSON_COMPACT) : NULL;
+    k->n = k->text ? strlen(k->text) : 0;
+    k->generation = a->generation, k->fresh = state_fresh(a->state);
+    json_decref(data);
+}
+
+static void reply_read(struct app *a, const struct kp_call *call, app_done *done, void *user)
+{
+    struct kept *k = kept_for(a, call);
+    bool fresh = state_fresh(a->state);
+    if (!k) {
+        tell_data(a, done, user, read_data(a, call));
+        return;
+    }
+    if (!k->text || k->generation != a->generation || k->fresh != fresh)
+        keep(a, k, read_data(a, call));
+    tell_text(a, done, user, k->text, k->n);
+}
+
+static bool pin_dirty(const struct app *a, const struct kp_call *call)
+{
+    return call->command->id == KP_GPIO_READ && kp_machine_pin(a->machine, (size_t)call->slot[0].index)->dirty;
+}
+
+static bool never_told(const struct app *a, const struct kp_call *call)
+{
+    double xyz[3];
+    switch (call->command->id) {
+    case KP_GPIO_READ: return !kp_machine_pin(a->machine, (size_t)call->slot[0].index)->known;
+    case KP_SENSOR_READ: return !kp_machine_sensor(a->machine, (size_t)call->slot[0].index)->known;
+    case KP_GPIO_READ_ALL: return !kp_machine_pin(a->machine, 0);
+    case KP_SENSOR_READ_ALL: return !kp_machine_sensor(a->machine, 0);
+    case KP_GET_POSITION: return !kp_machine_position(a->machine, xyz) && !kp_machine_commanded(a->machine, xyz);
+    default: return false;
+    }
+}
+
+static void on_refreshed(void *user, bool ok)
+{
+    struct app_request *r = user;
+    if (!r->done) { /* left meanwhile */
+        request_free(r);
+        return;
+    }
+    if (ok) {
+        r->app->generation++;
+        reply_read(r->app, &r->call, r->done, r->user);
+        request_free(r);
+        return;
+    }
+    enum kp_err away = unreadable(r->app);
+    request_fail_with(r, away ? away : KP_TIMEOUT, "Klipper did not answer", NULL);
+}
+
+static const char *live_object(const struct app *a, const struct kp_call *call)
+{
+    const struct kp_pin *p;
+    switch (call->command->id) {
+    case KP_GPIO_READ:
+        p = kp_machine_pin(a->machine, (size_t)call->slot[0].index);
+        return p->kind == KP_PIN_ENDSTOP ? "query_endstops" : p->object;
+    case KP_SENSOR_READ: return kp_machine_sensor(a->machine, (size_t)call->slot[0].index)->object;
+    default: return "motion_report";
+    }
+}
+
+static bool asks_live(const struct kp_call *call)
+{
+    return (call->command->id == KP_GPIO_READ || call->command->id == KP_SENSOR_READ || call->command->id == KP_GET_POSITION) && kp_call_slot(call, "live")->flag;
+}
+
+static struct app_request *read_begin(struct app *a, const struct kp_call *call, app_done *done, void *user)
+{
+    enum kp_err away = unreadable(a);
+    bool live = asks_live(call);
+    if (away && (live || never_told(a, call))) {
+        tell_error(a, done, user, away, away == KP_MOONRAKER_DISCONNECTED ? "Moonraker is not connected" : "Klipper is not ready", NULL);
+        return NULL;
+    }
+    if (!live && (away || !pin_dirty(a, call))) {
+        reply_read(a, call, done, user);
+        return NULL;
+    }
+    struct app_request *r = request_new(a, call, done, user, live ? FOR_KLIPPER : FOR_PIN, live ? 2 * READ_MS : READ_MS);
+    if (r && live)
+        state_refresh(a->state, live_object(a, call), READ_MS, on_refreshed, r);
+    return r;
+}
+
+/* ---- commands of the lane ---- */
+
+static void on_lane(void *user, const struct lane_outcome *o)
+{
+    struct app_request *r = user;
+    if (!o->faults->count) {
+        request_done(r, answer_done(r->app->machine, &r->call, o));
+        return;
+    }
+    json_t *details = json_object();
+    if (o->step[0])
+        json_object_set_new(details, "step", json_string(o->step));
+    if (o->klipper[0])
+        json_object_set_new(details, "klipper", answer_klipper(r->app->machine, o->klipper));
+    if (o->seq && kp_seq_result(o->seq)->attempts)
+        json_object_set_new(details, "attempts", json_integer(kp_seq_result(o->seq)->attempts));
+    request_fail(r, o->faults, details);
+}
+
+static struct app_request *lane_begin(struct app *a, const struct kp_call *call, app_done *done, void *user)
+{
+    struct kp_faults f = { .count = 0 };
+    if (kp_safety_gate(a->machine, call, &f) != KP_OK && kp_faults_code(&f) != KP_HOMING_REQUIRED) {
+        tell_faults(a, done, user, &f, NULL);
+        return NULL;
+    }
+    struct app_request *r = request_new(a, call, done, user, FOR_LANE, (int64_t)(call->timeout_s * 1000));
+    f.count = 0;
+    if (r && !(r->job = lane_submit(a->lane, call, on_lane, r, &f))) {
+        request_fail(r, &f, NULL);
+        return NULL;
+    }
+    return r;
+}
+
+/* ---- emergency stop and reset ---- */
+
+static struct app_request *waiting_for(struct app *a, enum waits what)
+{
+    struct app_request *r = a->waiting;
+    while (r && r->waits != what)
+        r = r->next;
+    return r;
+}
+
+static json_t *stop_data(struct app_request *r, const char *confirmed_by)
+{
+    return json_pack("{s:b,s:s,s:f,s:f,s:s}", "emergency_stop_active", 1, "reason", kp_safety_reason(r->app->machine), "latency", seconds_since(r), "execution_time",
+                     seconds_since(r), "confirmed_by", confirmed_by);
+}
+
+static void send_stop(struct app *a);
+
+static void on_stopped(void *user, const struct mr_reply *reply)
+{
+    struct app *a = user;
+    struct app_request *r;
+    a->stop_call = 0;
+    if (reply->outcome != MR_OK) {
+        log_line(LOG_ERROR, "app", "emergency_stop=unconfirmed outcome=%d message=\"%s\"", (int)reply->outcome, reply->message ? reply->message : "");
+        return; /* sent again when the connection or Klipper changes; the request's deadline tells the client */
+    }
+    a->stop_owed = false;
+    log_line(LOG_CRITICAL, "app", "emergency_stop=confirmed by=moonraker reason=\"%s\"", kp_safety_reason(a->machine));
+    state_again(a->state); /* else a reset right after this would still see Klipper ready */
+    while ((r = waiting_for(a, FOR_STOP)))
+        request_done(r, stop_data(r, "moonraker"));
+}
+
+static int64_t stop_timeout_ms(const struct app *a)
+{
+    return (int64_t)(kp_config_num(a->config, "safety", "emergency_stop_timeout") * 1000);
+}
+
+static void send_stop(struct app *a)
+{
+    if (!a->stop_call)
+        a->stop_call = mr_urgent(state_moonraker(a->state), "printer.emergency_stop", NULL, stop_timeout_ms(a), on_stopped, a);
+}
+
+static struct app_request *stop_begin(struct app *a, const struct kp_call *call, app_done *done, void *user)
+{
+    const struct kp_slot *reason = kp_call_slot(call, "reason");
+    kp_safety_latch(a->machine, true, reason->set ? reason->text : "asked by a client");
+    a->stop_owed = true;
+    a->generation++;
+    send_stop(a);
+    log_line(LOG_CRITICAL, "app", "emergency_stop=latched reason=\"%s\"", kp_safety_reason(a->machine));
+    struct app_request *r = request_new(a, call, done, user, FOR_STOP, stop_timeout_ms(a));
+    lane_stop(a->lane);
+    return r;
+}
+
+static void release(struct app *a)
+{
+    struct app_request *r;
+    kp_safety_release(a->machine);
+    a->stop_owed = false;
+    a->generation++;
+    log_line(LOG_WARNING, "app", "emergency_stop=released");
+    while ((r = waiting_for(a, FOR_RESET)))
+        request_done(r, json_pack("{s:b,s:[],s:f}", "reset_complete", 1, "homed_axes", "execution_time", seconds_since(r)));
+}
+
+static void on_restart(void *user, const struct mr_reply *reply)
+{
+    struct app *a = user;
+    struct app_request *r;
+    if (reply->outcome != MR_ERROR && reply->outcome != MR_NOT_SENT)
+        return; /* the mirror tells when Klipper is ready; the deadline tells when it is not */
+    while ((r = waiting_for(a, FOR_RESET)))
+        request_fail_with(r, KP_EXECUTION_FAILED, "Klipper's firmware could not be restarted",
+                          json_pack("{s:o}", "klipper", answer_klipper(a->machine, reply->message ? reply->message : "")));
+}
+
+static struct app_request *reset_begin(struct app *a, const struct kp_call *call, app_done *done, void *user)
+{
+    if (!kp_machine_moonraker_connected(a->machine)) {
+        tell_error(a, done, user, KP_MOONRAKER_DISCONNECTED, "Moonraker is not connected", NULL);
+        return NULL;
+    }
+    struct app_request *r = request_new(a, call, done, user, FOR_RESET, RESET_MS);
+    if (!r)
+        return NULL;
+    if (kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY && !a->stop_owed) {
+        release(a);
+        return NULL;
+    }
+    mr_call(state_moonraker(a->state), "printer.firmware_restart", NULL, RESET_MS, on_restart, a);
+    return r;
+}
+
+/* ---- deadlines, clients that leave, news from the mirror ---- */
+
+static void on_deadline(void *user)
+{
+    struct app_request *r = user;
+    struct app *a = r->app;
+    switch (r->waits) {
+    case FOR_PIN: /* the write has not been seen: the old value, said to be old */
+        reply_read(a, &r->call, r->done, r->user);
+        request_free(r);
+        return;
+    case FOR_LANE:
+        request_fail_with(r, KP_TIMEOUT, "the command's time is over", json_pack("{s:b}", "may_still_run", lane_leave(a->lane, r->job)));
+        return;
+    case FOR_STOP:
+        request_fail_with(r, KP_TIMEOUT, "nobody confirmed the emergency stop; use the machine's own switch",
+                          json_pack("{s:b,s:s}", "emergency_stop_active", 1, "confirmed_by", "none"));
+        return;
+    case FOR_KLIPPER:
+    case FOR_RESET: request_fail_with(r, KP_TIMEOUT, "Klipper did not get ready in time", json_pack("{s:o}", "klipper", answer_klipper(a->machine, NULL))); return;
+    }
+}
+
+static void reads_that_waited(struct app *a, bool all)
+{
+    struct app_request *next;
+    for (struct app_request *r = a->waiting; r; r = next) {
+        next = r->next;
+        if (r->waits != FOR_PIN || (!all && pin_dirty(a, &r->call)))
+            continue;
+        reply_read(a, &r->call, r->done, r->user);
+        request_free(r);
+    }
+}
+
+static void on_pushed(void *user)
+{
+    struct app *a = user;
+    a->generation++;
+    lane_pushed(a->lane);
+    reads_that_waited(a, false);
+}
+
+static void on_changed(void *user)
+{
+    struct app *a = user;
+    enum kp_klippy klippy = kp_machine_klippy_state(a->machine);
+    a->generation++;
+    lane_changed(a->lane);
+    if (klippy != KP_KLIPPY_READY)
+        reads_that_waited(a, true);
+    if (a->stop_owed && klippy == KP_KLIPPY_SHUTDOWN)
+        a->stop_owed = false;
+    if (a->stop_owed && kp_machine_moonraker_connected(a->machine) && !waiting_for(a, FOR_RESET))
+        send_stop(a);
+    if (klippy == KP_KLIPPY_READY && waiting_for(a, FOR_RESET))
+        release(a);
+}
+
+static void on_console(void *user, const char *line)
+{
+    struct app *a = user;
+    lane_console(a->lane, line);
+}
+
+/* ---- for the edges ---- */
+
+enum kp_err app_check(struct app *a, const struct kp_command *c, const struct kp_arg *args, size_t count, struct kp_call *out, struct kp_faults *f)
+{
+    return kp_check(a->machine, c, args, count, out, f);
+}
+
+struct app_request *app_execute(struct app *a, const struct kp_call *call, app_done *done, void *user)
+{
+    switch (call->command->id) {
+    case KP_EMERGENCY_STOP: return stop_begin(a, call, done, user);
+    case KP_RESET: return reset_begin(a, call, done, user);
+    default: break;
+    }
+    return call->command->strategy == KP_GCODE ? lane_begin(a, call, done, user) : read_begin(a, call, done, user);
+}
+
+void app_leave(struct app_request *r)
+{
+    if (r->waits == FOR_KLIPPER) { /* its question is under way and ends it */
+        r->done = NULL;
+        loop_timer_cancel(r->deadline);
+        return;
+    }
+    if (r->waits == FOR_LANE)
+        lane_leave(r->app->lane, r->job);
+    request_free(r);
+}
+
+const char *app_health(struct app *a, size_t *n, bool *ready)
+{
+    struct kept *k = &a->health;
+    *ready = kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY;
+    if (!k->text || k->generation != a->generation)
+        keep(a, k, answer_health(a->machine));
+    *n = k->n;
+    return k->text;
+}
+
+struct app *app_new(struct loop *l, const struct kp_config *c)
+{
+    static const struct state_events ev = { on_changed, on_pushed, on_console };
+    struct mr_config mr = { .socket = kp_config_str(c, "api", "moonraker_socket"), .host = kp_config_str(c, "api", "moonraker_host"),
+                            .port = (int)kp_config_num(c, "api", "moonraker_port"), .api_key = kp_config_str(c, "api", "moonraker_api_key") };
+    struct app *a = calloc(1, sizeof *a);
+    if (!a)
+        return NULL;
+    a->loop = l, a->config = c;
+    if ((a->machine = kp_machine_new(c)) && (a->state = state_new(l, a->machine, &mr, &ev, a)) && (a->lane = lane_new(l, state_moonraker(a->state), a->machine)))
+        return a;
+    app_free(a);
+    return NULL;
+}
+
+static void kept_free(struct kept *k, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(k[i].text);
+}
+
+void app_free(struct app *a)
+{
+    if (!a)
+        return;
+    lane_free(a->lane);
+    state_free(a->state);
+    while (a->waiting)
+        request_free(a->waiting);
+    kept_free(a->pins, KP_PINS_MAX);
+    kept_free(a->sensors, KP_SENSORS_MAX);
+    kept_free(&a->all_pins, 1);
+    kept_free(&a->all_sensors, 1);
+    kept_free(&a->position, 1);
+    kept_free(&a->health, 1);
+    kp_machine_free(a->machine);
+    free(a);
+}

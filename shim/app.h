@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The room where a request meets libkp. Owns machine, mirror and lane; knows nothing of the edge that a request came by. */
+#ifndef APP_H
+#define APP_H
+
+#include <jansson.h>
+#include <kp.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct app;
+struct app_request;
+struct loop;
+
+/* How a request ended. All borrowed until the callback returns. */
+struct app_answer {
+    const struct kp_faults *faults; /* count 0: it worked */
+    json_t *details;                /* of a failure; NULL: none */
+    const char *data;               /* of a success: a JSON object's text */
+    size_t n;
+};
+typedef void app_done(void *user, const struct app_answer *answer);
+
+/* Gives an app that connects to Moonraker. Borrows the loop and the configuration. NULL when out of memory. */
+struct app *app_new(struct loop *l, const struct kp_config *c);
+/* Requests that wait get no answer any more. */
+void app_free(struct app *a);
+
+/* Checks arguments against a row and the machine (see kp_check). */
+enum kp_err app_check(struct app *a, const struct kp_command *c, const struct kp_arg *args, size_t count, struct kp_call *out, struct kp_faults *f);
+/* Runs a checked call. done comes exactly once; when it comes before this returns, the answer is NULL, else the request that waits. */
+struct app_request *app_execute(struct app *a, const struct kp_call *call, app_done *done, void *user);
+/* The client went away: done will not come. What has begun to move goes on; what has not is dropped. */
+void app_leave(struct app_request *r);
+
+/* The text of GET /health, borrowed until the next call; *ready: Klipper can be used. */
+const char *app_health(struct app *a, size_t *n, bool *ready);
+
+#endif

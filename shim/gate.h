@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The listener: peeks the first bytes of each socket and hands it, untouched, to HTTP or to the WebSocket room. */
+#ifndef GATE_H
+#define GATE_H
+
+#include <sys/socket.h>
+
+struct gate;
+struct loop;
+
+/* Takes the socket. */
+typedef void gate_adopt_fn(void *user, int fd, const struct sockaddr *peer, socklen_t len);
+
+#define GATE_UNDECIDED_MAX 64    /* sockets that have not sent enough to tell; one more and the oldest is closed */
+#define GATE_UNDECIDED_MS 5000   /* and so long */
+
+/* Listens on host (an address or a name) and port. ws may be NULL: then everything is HTTP. NULL with a message in err (err_size bytes) on failure. */
+struct gate *gate_open(struct loop *l, const char *host, int port, gate_adopt_fn *http, gate_adopt_fn *ws, void *user, char *err, unsigned err_size);
+void gate_close(struct gate *g);
+
+#endif

@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* HTTP for app.c by libmicrohttpd (MHD), driven by our loop: whole requests in, one reply each out.
+ * Invariant: a connection stays suspended exactly while its request is WAITING. */
+#include "http.h"
+#include "log.h"
+#include "loop.h"
+
+#include <microhttpd.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define BODY_KEPT_BYTES 4096     /* a body's buffer up to this stays with its connection */
+#define READ_AWAY_FACTOR 64      /* a body of more than body_max times this is not read to its end: the connection is closed */
+#define TURNS_MAX 4              /* of MHD in a row while it has more to do; then others come first */
+
+enum state {
+    IDLE,     /* no request, or its headers are still coming */
+    READING,  /* its body is coming */
+    ASKING,   /* inside on_request */
+    WAITING,  /* suspended, http_reply to come */
+    ANSWERED, /* http_reply has come */
+    GONE,     /* the client left while it was WAITING */
+};
+
+/* One a connection, used again for each of its requests. */
+struct http_request {
+    struct http *http;
+    struct MHD_Connection *connection;
+    int fd;
+    enum state state;
+    bool hung_up;          /* the client sends no more */
+    const char *uri;       /* as MHD parses it; to know the path from an argument while unescaping */
+    const char *method, *path;
+    char *body;
+    size_t body_n, body_size;
+    uint64_t read_away;    /* bytes of a body that is too large */
+    void *slot;
+    struct MHD_Response *response; /* ours until queued */
+    unsigned status;
+    struct http_request *prev, *next; /* while WAITING */
+};
+
+struct http {
+    struct loop *loop;
+    struct MHD_Daemon *mhd;
+    int epoll_fd;              /* MHD's */
+    struct loop_timer *timer;
+    int64_t due_ms;            /* when the timer fires; 0: not set */
+    struct http_limits limits;
+    http_on_request *on_request;
+    http_on_gone *on_gone;
+    void *user;
+    struct http_request *waiting;
+    unsigned connections;
+    bool resumed;              /* a connection was resumed, and MHD has not run since */
+    bool closing;
+};
+
+/* Makes a turn come in `ms`. A timer that is set for earlier stays: the turn it makes sets the right one, so a busy server does not move it with each
+ * request. */
+static void turn_in(struct http *h, int64_t ms)
+{
+    int64_t due_ms = loop_now_ms() + ms;
+    if (h->due_ms && h->due_ms <= due_ms) return;
+    h->due_ms = due_ms;
+    loop_timer_set(h->timer, ms);
+}
+
+/* Runs MHD and sets the timer for what it has to do by itself. */
+static void turn(struct http *h)
+{
+    MHD_UNSIGNED_LONG_LONG ms = 0;
+    bool timed, more;
+    int turns = 0;
+
+    do {
+        h->resumed = false;
+        MHD_run(h->mhd);
+        timed = MHD_get_timeout(h->mhd, &ms) == MHD_YES;
+        more = h->resumed || (timed && !ms);
+    } while (more && ++turns < TURNS_MAX);
+    if (more) turn_in(h, 0);
+    else if (timed) turn_in(h, (int64_t)ms + 1); /* MHD counts a millisecond as passed only after it */
+}
+
+static void on_timer(void *user)
+{
+    struct http *h = user;
+    h->due_ms = 0;
+    turn(h);
+}
+
+static void on_mhd(void *user, int fd, uint32_t events)
+{
+    (void)fd, (void)events;
+    turn(user);
+}
+
+static void on_mhd_log(void *user, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
+static void on_mhd_log(void *user, const char *fmt, va_list ap)
+{
+    char text[256];
+    (void)user;
+    vsnprintf(text, sizeof text, fmt, ap);
+    text[strcspn(text, "\n")] = 0;
+    log_line(LOG_DEBUG, "http", "%s", text); /* what clients did wrong: nothing an operator can act on */
+}
+
+/* ---- suspended requests ---- */
+
+/* MHD 0.9.75 without a thread of its own has nothing that wakes its epoll for a resumed connection, so the turn is ours to make: the next, never inside the
+ * caller. */
+static void resume(struct http_request *r)
+{
+    struct http *h = r->http;
+    MHD_resume_connection(r->connection);
+    if (!h->resumed) turn_in(h, 0);
+    h->resumed = true;
+}
+
+static void end_wait(struct http_request *r, enum state state)
+{
+    struct http *h = r->http;
+    *(r->prev ? &r->prev->next : &h->waiting) = r->next;
+    if (r->next) r->next->prev = r->prev;
+    r->prev = r->next = NULL;
+    r->state = state;
+}
+
+static void give_up(struct http_request *r)
+{
+    end_wait(r, GONE);
+    r->http->on_gone(r->http->user, r);
+    resume(r); /* then on_access ends it */
+}
+
+static void on_hang_up(void *user, int fd, uint32_t events);
+
+/* Tells a hang-up once, and once more after each call. */
+static int watch_hang_up(struct http_request *r)
+{
+    return loop_watch(r->http->loop, r->fd, EPOLLRDHUP | EPOLLET, on_hang_up, r);
+}
+
+/* The client sends no more. MHD does not look at a suspended socket, so that is the one way to know that nobody waits for the reply; a client that closed
+ * only its sending side looks the same as one that left, and is treated so. MHD also misses an end that came together with the last bytes: once these are
+ * read, a suspend and a resume make it look again. */
+static void on_hang_up(void *user, int fd, uint32_t events)
+{
+    struct http_request *r = user;
+    char c;
+
+    (void)events;
+    r->hung_up = true;
+    if (r->state == WAITING) give_up(r);
+    else if (r->state == ANSWERED) return; /* on_completed asks again */
+    else if (recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) > 0) watch_hang_up(r);
+    else {
+        MHD_suspend_connection(r->connection);
+        resume(r);
+    }
+}
+
+static void begin_wait(struct http_request *r)
+{
+    struct http *h = r->http;
+    r->state = WAITING;
+    r->prev = NULL;
+    r->next = h->waiting;
+    if (r->next) r->next->prev = r;
+    h->waiting = r;
+    MHD_suspend_connection(r->connection);
+    if (r->hung_up && watch_hang_up(r)) log_line(LOG_WARNING, "http", "watch failed: a client that leaves is seen only at the reply");
+}
+
+/* ---- MHD's callbacks ---- */
+
+static struct http_request *request_of(struct MHD_Connection *c)
+{
+    const union MHD_ConnectionInfo *i = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return i ? i->socket_context : NULL;
+}
+
+static void on_connection(void *user, struct MHD_Connection *c, void **slot, enum MHD_ConnectionNotificationCode what)
+{
+    struct http *h = user;
+    struct http_request *r = *slot;
+    const union MHD_ConnectionInfo *i;
+
+    if (what == MHD_CONNECTION_NOTIFY_STARTED) {
+        h->connections++;
+        i = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+        r = i ? calloc(1, sizeof *r) : NULL; /* without one every request of the connection closes it */
+        *slot = r;
+        if (!r) return;
+        *r = (struct http_request){ .http = h, .connection = c, .fd = i->connect_fd };
+        if (watch_hang_up(r)) log_line(LOG_WARNING, "http", "watch failed: a client that leaves is seen only at the reply");
+        return;
+    }
+    h->connections--;
+    if (r) {
+        loop_unwatch(h->loop, r->fd);
+        free(r->body);
+    }
+    free(r);
+    *slot = NULL;
+}
+
+/* Comes before the URI is taken apart; what it gives is the request's context in the other callbacks. */
+static void *on_uri(void *user, const char *uri, struct MHD_Connection *c)
+{
+    struct http_request *r = request_of(c);
+    (void)user;
+    if (r) r->uri = uri;
+    return r;
+}
+
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return -1;
+}
+
+static bool unreserved(int c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' || c == '.' || c == '_' || c == '~';
+}
+
+/* In a path only what needs no escape is unescaped, so %2F, %00 and the like stay as they are and match no route. In an argument all but %00,
+ * which would cut it short. */
+static size_t on_unescape(void *user, struct MHD_Connection *c, char *s)
+{
+    char *in = strchr(s, '%'), *out = in;
+    const struct http_request *r;
+    bool path;
+
+    (void)user;
+    if (!in) return strlen(s);
+    r = request_of(c);
+    path = !r || s == r->uri;
+    while (*in) {
+        int high = *in == '%' ? hex(in[1]) : -1, low = high >= 0 ? hex(in[2]) : -1, value = high * 16 + low;
+        if (low >= 0 && (path ? unreserved(value) : value != 0)) {
+            *out++ = (char)value;
+            in += 3;
+        } else *out++ = *in++;
+    }
+    *out = 0;
+    return (size_t)(out - s);
+}
+
+/* False: out of memory, or more than anyone may send. */
+static bool add_body(struct http_request *r, const char *data, size_t n)
+{
+    const struct http_limits *limits = &r->http->limits;
+    if (r->read_away || n > limits->body_max - r->body_n) {
+        free(r->body);
+        r->body = NULL;
+        r->body_n = r->body_size = 0;
+        r->read_away += n;
+        return r->read_away / READ_AWAY_FACTOR <= limits->body_max;
+    }
+    if (r->body_n + n >= r->body_size) { /* one byte more, for the 0 at the end */
+        size_t size = (r->body_n + n + 1) * 2;
+        char *grown;
+        if (size < 512) size = 512;
+        if (size > limits->body_max + 1) size = limits->body_max + 1;
+        grown = realloc(r->body, size);
+        if (!grown) return false;
+        r->body = grown;
+        r->body_size = size;
+    }
+    memcpy(r->body + r->body_n, data, n);
+    r->body_n += n;
+    r->body[r->body_n] = 0;
+    return true;
+}
+
+/* MHD's answer for an ANSWERED request. */
+static enum MHD_Result send_reply(struct http_request *r)
+{
+    enum MHD_Result rc = MHD_NO;
+    if (r->response) rc = MHD_queue_response(r->connection, r->status, r->response);
+    if (r->response) MHD_destroy_response(r->response);
+    r->response = NULL;
+    return rc;
+}
+
+/* MHD calls it after the headers, for each piece of the body, after the whole request, and after a resume. A reply after the headers would cost the
+ * connection its keep-alive, so the request is told at its end also when it has no body. */
+static enum MHD_Result on_access(void *user, struct MHD_Connection *c, const char *url, const char *method, const char *version, const char *data, size_t *n,
+                                 void **slot)
+{
+    struct http *h = user;
+    struct http_request *r = *slot;
+
+    (void)c, (void)version;
+    if (!r || r->state == GONE) return MHD_NO;
+    if (r->state == ANSWERED) return send_reply(r);
+    if (r->state == IDLE) {
+        r->state = READING;
+        r->method = method;
+        r->path = url;
+        return MHD_YES;
+    }
+    if (*n) {
+        size_t count = *n;
+        *n = 0;
+        return add_body(r, data, count) ? MHD_YES : MHD_NO;
+    }
+    if (h->closing) return MHD_NO;
+    r->state = ASKING;
+    h->on_request(h->user, r);
+    if (r->state == ANSWERED) return send_reply(r);
+    begin_wait(r);
+    return MHD_YES;
+}
+
+/* The request is over, with its reply sent or not. */
+static void on_completed(void *user, struct MHD_Connection *c, void **slot, enum MHD_RequestTerminationCode why)
+{
+    struct http_request *r = *slot;
+    (void)user, (void)c, (void)why;
+    if (!r) return;
+    if (r->state == WAITING) {
+        end_wait(r, GONE);
+        r->http->on_gone(r->http->user, r);
+    }
+    if (r->response) MHD_destroy_response(r->response);
+    if (r->body_size > BODY_KEPT_BYTES) {
+        free(r->body);
+        r->body = NULL;
+        r->body_size = 0;
+    }
+    *r = (struct http_request){ .http = r->http, .connection = r->connection, .fd = r->fd, .hung_up = r->hung_up, .body = r->body, .body_size = r->body_size };
+    *slot = NULL;
+    if (r->hung_up) watch_hang_up(r);
+}
+
+/* ---- public ---- */
+
+struct http *http_new(struct loop *l, const struct http_limits *limits, http_on_request *on_request, http_on_gone *on_gone, void *user)
+{
+    const unsigned flags = MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    struct http *h = calloc(1, sizeof *h);
+    const union MHD_DaemonInfo *info;
+
+    if (!h) return NULL;
+    *h = (struct http){ .loop = l, .limits = *limits, .on_request = on_request, .on_gone = on_gone, .user = user, .epoll_fd = -1 };
+    h->timer = loop_timer_new(l, on_timer, h);
+    h->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_access, h, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+                              MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, h,
+                              MHD_OPTION_CONNECTION_TIMEOUT, limits->idle_timeout_s, MHD_OPTION_CONNECTION_LIMIT, limits->connections, MHD_OPTION_END);
+    info = h->mhd ? MHD_get_daemon_info(h->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
+    if (h->timer && info && !loop_watch(l, info->epoll_fd, EPOLLIN, on_mhd, h)) {
+        h->epoll_fd = info->epoll_fd;
+        return h;
+    }
+    http_free(h);
+    return NULL;
+}
+
+void http_free(struct http *h)
+{
+    if (!h) return;
+    h->closing = true;
+    while (h->waiting) give_up(h->waiting);
+    if (h->mhd) {
+        for (int i = 0; i < TURNS_MAX; i++) MHD_run(h->mhd); /* replies made just before leave */
+        if (h->epoll_fd >= 0) loop_unwatch(h->loop, h->epoll_fd);
+        MHD_stop_daemon(h->mhd);
+    }
+    loop_timer_free(h->timer);
+    free(h);
+}
+
+void http_adopt(struct http *h, int fd, const struct sockaddr *peer, socklen_t len)
+{
+    /* Full or out of memory: MHD closes it. Else its epoll shows it at the next turn. */
+    if (MHD_add_connection(h->mhd, fd, peer, len) != MHD_YES) log_line(LOG_DEBUG, "http", "refused connections=%u", h->connections);
+}
+
+const char *http_method(const struct http_request *r)
+{
+    return r->method;
+}
+
+const char *http_path(const struct http_request *r)
+{
+    return r->path;
+}
+
+const char *http_header(const struct http_request *r, const char *name)
+{
+    return MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, name);
+}
+
+const char *http_body(const struct http_request *r, size_t *n)
+{
+    *n = r->body_n;
+    return r->body_n ? r->body : "";
+}
+
+bool http_body_too_large(const struct http_request *r)
+{
+    return r->read_away > 0;
+}
+
+struct query { http_query_fn *fn; void *user; };
+
+static enum MHD_Result on_argument(void *user, enum MHD_ValueKind kind, const char *name, const char *value)
+{
+    const struct query *q = user;
+    (void)kind;
+    return q->fn(q->user, name, value) ? MHD_YES : MHD_NO;
+}
+
+void http_query(const struct http_request *r, http_query_fn *fn, void *user)
+{
+    struct query q = { fn, user };
+    MHD_get_connection_values(r->connection, MHD_GET_ARGUMENT_KIND, on_argument, &q);
+}
+
+void **http_slot(struct http_request *r)
+{
+    return &r->slot;
+}
+
+void http_reply(struct http_request *r, int status, const char *content_type, char *body, size_t n, const struct http_header *headers)
+{
+    struct MHD_Response *answer;
+
+    if (body) answer = MHD_create_response_from_buffer(n, body, MHD_RESPMEM_MUST_FREE);
+    else answer = MHD_create_response_from_buffer(0, (void *)(uintptr_t) "", MHD_RESPMEM_PERSISTENT);
+    if (!answer) free(body); /* out of memory: the connection is closed instead */
+    if (answer && content_type) MHD_add_response_header(answer, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
+    for (; answer && headers && headers->name; headers++)
+        if (MHD_add_response_header(answer, headers->name, headers->value) != MHD_YES) log_line(LOG_WARNING, "http", "header left out name=%s", headers->name);
+    r->response = answer;
+    r->status = (unsigned)status;
+    if (r->state == WAITING) {
+        end_wait(r, ANSWERED);
+        resume(r);
+    } else r->state = ANSWERED;
+}
+
+unsigned http_connections(const struct http *h)
+{
+    return h->connections;
+}

@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The motion lane, for app. Invariant: at most one script of ours is unanswered, and no script is ever sent twice. */
+#include "lane.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "loop.h"
+#include "moonraker.h"
+
+#define FOREIGN_MM 0.001 /* a toolhead further than this from where we left it was moved by somebody else */
+#define NEVER INT64_MIN
+
+struct lane_job {
+    struct lane_job *next;
+    struct kp_call call;
+    lane_done *done;            /* NULL: nobody waits any more */
+    void *user;
+    struct kp_seq *seq;
+    int64_t began_ms;
+    char step[KP_NAME_MAX];
+    char klipper[KP_TEXT_MAX];
+};
+
+/* What the lane waits for. Absent from the list means: nothing, it is idle. */
+enum wait { IDLE, NEXT_TURN, SCRIPT, RESTORE, NEUTRAL, NEUTRAL_PUSH, PLAN_PUSH, SAMPLE, SETTLE };
+
+struct lane {
+    struct loop *loop;
+    struct mr *mr;
+    struct kp_machine *machine;
+    struct loop_timer *turn;     /* callbacks never come from inside lane_submit */
+    struct lane_job *head, *tail; /* head is the running one while wait > NEXT_TURN */
+    size_t size;
+    enum wait wait;
+    bool running;                /* head has been begun */
+    uint64_t call;               /* the script in flight; 0: none */
+    const char *script;          /* its text */
+    char unknown[KP_NAME_MAX];   /* a word of it that Klipper did not know */
+    int64_t answered_ms;         /* when the last script was answered: a push after it covers it */
+    int64_t unflushed_ms;        /* when the first move was accepted that may not have started; NEVER: all have */
+    bool restore_owed;           /* a script failed between its save and its restore */
+    bool neutral_owed;           /* the neutral state has not been saved since Klipper was last ready */
+    double neutral_at[3];
+    char neutral_text[KP_SCRIPT_MAX];
+    struct kp_action action;
+    int64_t action_ms;
+};
+
+static void advance(struct lane *n);
+
+/* ---- the end of a job ---- */
+
+static struct lane_job *pop(struct lane *n)
+{
+    struct lane_job *j = n->head;
+    n->head = j->next;
+    if (!n->head)
+        n->tail = NULL;
+    n->size--;
+    return j;
+}
+
+static void job_end(struct lane *n, const struct kp_faults *f)
+{
+    struct lane_job *j = pop(n);
+    struct lane_outcome o = { .faults = f, .seq = j->seq, .step = j->step, .klipper = j->klipper,
+                              .seconds = j->began_ms == NEVER ? 0 : (double)(loop_now_ms() - j->began_ms) / 1000 };
+    n->running = false;
+    n->wait = IDLE;
+    if (j->done)
+        j->done(j->user, &o);
+    kp_seq_free(j->seq);
+    free(j);
+    if (n->head && n->wait == IDLE) {
+        n->wait = NEXT_TURN;
+        loop_timer_set(n->turn, 0);
+    }
+}
+
+static void job_fail(struct lane *n, const struct kp_error *e)
+{
+    struct kp_faults f = { .count = 0 };
+    kp_faults_add(&f, e);
+    job_end(n, &f);
+}
+
+/* ---- scripts ---- */
+
+static void send_script(struct lane *n, const char *text, enum wait wait, mr_done *done)
+{
+    n->script = text;
+    n->unknown[0] = 0;
+    n->wait = wait;
+    n->call = mr_call(n->mr, "printer.gcode.script", json_pack("{s:s}", "script", text), 0, done, n);
+    if (n->call)
+        return;
+    struct kp_error e;
+    kp_error_set(&e, KP_INTERNAL_ERROR, NULL, "out of memory");
+    job_fail(n, &e);
+}
+
+/* What a script that did not work means for its command. */
+static enum kp_err script_error(struct lane *n, const struct mr_reply *r, struct kp_error *e)
+{
+    const char *words = r->message ? r->message : "";
+    if (n->unknown[0])
+        return kp_error_set(e, KP_EXECUTION_FAILED, NULL, "Klipper has no command %s", n->unknown);
+    switch (r->outcome) {
+    case MR_OK: return KP_OK;
+    case MR_NOT_SENT: return kp_error_set(e, KP_MOONRAKER_DISCONNECTED, NULL, "Moonraker is not connected");
+    case MR_TIMEOUT:
+    case MR_LOST: return kp_error_set(e, KP_OUTCOME_UNKNOWN, NULL, "the connection to Moonraker broke after the command was sent: it may have run");
+    case MR_ERROR: break;
+    }
+    if (r->code == 503 && strstr(words, "not connected"))
+        return kp_error_set(e, KP_KLIPPY_DISCONNECTED, NULL, "Klipper is not connected");
+    if (r->code == 503)
+        return kp_error_set(e, KP_OUTCOME_UNKNOWN, NULL, "Klipper went away after the command was sent: it may have run");
+    return kp_error_set(e, KP_EXECUTION_FAILED, NULL, "Klipper refused: %s", words);
+}
+
+static bool saves_state(const char *script)
+{
+    struct kp_str w;
+    return kp_script_word(script, 0, &w) && kp_str_eq(w, "SAVE_GCODE_STATE");
+}
+
+static void step(struct lane *n, enum kp_event ev, double value, const struct kp_error *e);
+
+/* The script in flight has been answered. False: it failed, *e says how, and a restore may be owed. */
+static bool script_answer(struct lane *n, const struct mr_reply *r, struct kp_error *e)
+{
+    n->call = 0;
+    n->answered_ms = loop_now_ms();
+    if (script_error(n, r, e) == KP_OK)
+        return true;
+    if (r->outcome == MR_ERROR && saves_state(n->script))
+        n->restore_owed = true;
+    return false;
+}
+
+static bool has_word(const char *script, const char *word)
+{
+    struct kp_str w;
+    for (size_t i = 0; kp_script_word(script, i, &w); i++)
+        if (kp_str_eq(w, word))
+            return true;
+    return false;
+}
+
+static void note_motion(struct lane *n)
+{
+    if (has_word(n->script, "M400") || has_word(n->script, "G4"))
+        n->unflushed_ms = NEVER;
+    else if (n->unflushed_ms == NEVER && has_word(n->script, "G1"))
+        n->unflushed_ms = n->answered_ms;
+}
+
+static void note_writes(struct lane *n, const struct kp_seq *seq)
+{
+    size_t count;
+    const struct kp_pin_write *w = kp_seq_writes(seq, &count);
+    for (size_t i = 0; i < count; i++)
+        kp_machine_pin_written(n->machine, w[i].pin, w[i].value, n->answered_ms);
+    const struct kp_axis_write *a = kp_seq_axis_writes(seq, &count);
+    for (size_t i = 0; i < count; i++)
+        kp_machine_axis_written(n->machine, a[i].axis, a[i].position, a[i].homed);
+}
+
+static void on_script(void *user, const struct mr_reply *r)
+{
+    struct lane *n = user;
+    struct kp_error e;
+    if (!script_answer(n, r, &e)) {
+        snprintf(n->head->klipper, sizeof n->head->klipper, "%s", r->outcome == MR_ERROR && r->message ? r->message : "");
+        step(n, KP_EV_ERROR, 0, &e);
+        return;
+    }
+    note_motion(n);
+    note_writes(n, n->head->seq);
+    step(n, KP_EV_OK, 0, NULL);
+}
+
+/* ---- the running sequence ---- */
+
+static void step(struct lane *n, enum kp_event ev, double value, const struct kp_error *e)
+{
+    struct lane_job *j = n->head;
+    kp_seq_step(j->seq, ev, value, e, &n->action);
+    n->action_ms = loop_now_ms();
+    if (n->action.kind != KP_ACT_DONE && n->action.step)
+        snprintf(j->step, sizeof j->step, "%s", n->action.step);
+    switch (n->action.kind) {
+    case KP_ACT_SCRIPT: send_script(n, n->action.text, SCRIPT, on_script); return;
+    case KP_ACT_SAMPLE: n->wait = SAMPLE; return;
+    case KP_ACT_SETTLE: n->wait = SETTLE; return;
+    case KP_ACT_DONE: job_end(n, &(struct kp_faults){ .count = 0 }); return;
+    case KP_ACT_FAIL: job_fail(n, &n->action.error); return;
+    }
+}
+
+/* Somebody else moved the toolhead between two scripts of the sequence. */
+static bool foreign_move(struct lane *n, struct kp_error *e)
+{
+    double want[3], is[3];
+    if (!kp_seq_expected(n->head->seq, want) || !kp_machine_commanded(n->machine, is))
+        return false;
+    for (int i = 0; i < 3; i++)
+        if (!isnan(want[i]) && fabs(want[i] - is[i]) > FOREIGN_MM) {
+            kp_error_set(e, KP_INTERLOCK, NULL, "somebody else moved the machine during this command");
+            e->got = is[i];
+            return true;
+        }
+    return false;
+}
+
+static bool writes_seen(struct lane *n)
+{
+    size_t count;
+    const struct kp_pin_write *w = kp_seq_writes(n->head->seq, &count);
+    for (size_t i = 0; i < count; i++)
+        if (kp_machine_pin(n->machine, (size_t)w[i].pin)->dirty)
+            return false;
+    return true;
+}
+
+static void sample(struct lane *n)
+{
+    const struct kp_sensor *s = kp_machine_sensor(n->machine, (size_t)n->action.sensor);
+    struct kp_error e;
+    if (kp_machine_pushed_ms(n->machine) < n->action_ms + s->report_ms)
+        return;
+    if (foreign_move(n, &e))
+        step(n, KP_EV_ERROR, 0, &e);
+    else
+        step(n, KP_EV_SAMPLE, s->known ? s->value : NAN, NULL);
+}
+
+/* ---- the start of a job ---- */
+
+static bool covered(const struct lane *n)
+{
+    return kp_machine_pushed_ms(n->machine) > n->answered_ms;
+}
+
+static void plan(struct lane *n)
+{
+    struct lane_job *j = n->head;
+    struct kp_faults f = { .count = 0 };
+    if (!j->done) { /* its caller left before anything was sent */
+        job_end(n, &f);
+        return;
+    }
+    bool flush = n->unflushed_ms != NEVER && loop_now_ms() - n->unflushed_ms >= LANE_FLUSH_MS;
+    if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK || kp_seq_plan(&j->seq, n->machine, &j->call, flush, &f) != KP_OK) {
+        job_end(n, &f);
+        return;
+    }
+    step(n, KP_EV_START, 0, NULL);
+}
+
+static void on_restored(void *user, const struct mr_reply *r)
+{
+    struct lane *n = user;
+    struct kp_error e;
+    if (script_answer(n, r, &e)) {
+        n->restore_owed = false;
+        advance(n);
+    } else {
+        job_fail(n, &e); /* still owed: nothing moves on a state that is not the client's */
+    }
+}
+
+static void on_neutral(void *user, const struct mr_reply *r)
+{
+    struct lane *n = user;
+    struct kp_error e;
+    if (script_answer(n, r, &e))
+        n->wait = NEUTRAL_PUSH;
+    else
+        job_fail(n, &e);
+}
+
+/* The neutral state was made from a position: it holds when nobody moved meanwhile, else it is made again. */
+static void neutral_pushed(struct lane *n)
+{
+    double is[3];
+    bool same = covered(n) && kp_machine_commanded(n->machine, is);
+    if (!covered(n))
+        return;
+    for (int i = 0; same && i < 3; i++)
+        same = fabs(is[i] - n->neutral_at[i]) < 1e-6;
+    n->neutral_owed = !same;
+    advance(n);
+}
+
+static void make_neutral(struct lane *n)
+{
+    if (!covered(n) || !kp_machine_commanded(n->machine, n->neutral_at) || !kp_script_neutral(n->machine, n->neutral_text)) {
+        n->wait = PLAN_PUSH;
+        return;
+    }
+    send_script(n, n->neutral_text, NEUTRAL, on_neutral);
+}
+
+/* Brings the head job as far as it can go before its first script. */
+static void advance(struct lane *n)
+{
+    struct lane_job *j = n->head;
+    struct kp_faults f = { .count = 0 };
+    if (!j) {
+        n->wait = IDLE;
+        return;
+    }
+    if (!n->running) {
+        n->running = true;
+        j->began_ms = loop_now_ms();
+    }
+    if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK)
+        job_end(n, &f);
+    else if (n->restore_owed)
+        send_script(n, kp_script_restore(), RESTORE, on_restored);
+    else if (n->neutral_owed)
+        make_neutral(n);
+    else if (kp_call_needs_position(n->machine, &j->call) && !covered(n))
+        n->wait = PLAN_PUSH;
+    else
+        plan(n);
+}
+
+static void on_turn(void *user)
+{
+    struct lane *n = user;
+    if (n->wait == NEXT_TURN)
+        advance(n);
+}
+
+/* ---- for app ---- */
+
+struct lane *lane_new(struct loop *l, struct mr *mr, struct kp_machine *m)
+{
+    struct lane *n = calloc(1, sizeof *n);
+    if (!n)
+        return NULL;
+    n->loop = l, n->mr = mr, n->machine = m;
+    n->unflushed_ms = n->answered_ms = NEVER;
+    n->neutral_owed = true;
+    n->turn = loop_timer_new(l, on_turn, n);
+    if (!n->turn) {
+        free(n);
+        return NULL;
+    }
+    return n;
+}
+
+void lane_free(struct lane *n)
+{
+    if (!n)
+        return;
+    mr_forget(n->mr, n->call);
+    while (n->head) {
+        struct lane_job *j = pop(n);
+        kp_seq_free(j->seq);
+        free(j);
+    }
+    loop_timer_free(n->turn);
+    free(n);
+}
+
+/* A fault that no command before it in the lane can mend is told at once; the rest is for the plan at its start. */
+static bool wrong_now(struct lane *n, const struct kp_call *call, struct kp_faults *f)
+{
+    struct kp_faults now = { .count = 0 };
+    struct kp_seq *s = NULL;
+    if (kp_call_needs_position(n->machine, call) || kp_seq_plan(&s, n->machine, call, false, &now) == KP_OK) {
+        kp_seq_free(s);
+        return false;
+    }
+    int status = kp_err_status(kp_faults_code(&now));
+    if (kp_faults_code(&now) == KP_HOMING_REQUIRED || (status != 400 && status != 404))
+        return false;
+    *f = now;
+    return true;
+}
+
+struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_done *done, void *user, struct kp_faults *f)
+{
+    struct kp_error e;
+    struct lane_job *j = NULL;
+    if (n->size >= LANE_WAITING_MAX) {
+        kp_error_set(&e, KP_QUEUE_FULL, NULL, "%d commands wait for the machine already", LANE_WAITING_MAX);
+        kp_faults_add(f, &e);
+        return NULL;
+    }
+    if (n->head && wrong_now(n, call, f))
+        return NULL;
+    if (!(j = calloc(1, sizeof *j))) {
+        kp_error_set(&e, KP_INTERNAL_ERROR, NULL, "out of memory");
+        kp_faults_add(f, &e);
+        return NULL;
+    }
+    j->call = *call, j->done = done, j->user = user, j->began_ms = NEVER;
+    if (n->tail)
+        n->tail->next = j;
+    else
+        n->head = j;
+    n->tail = j;
+    n->size++;
+    if (n->wait == IDLE) {
+        n->wait = NEXT_TURN;
+        loop_timer_set(n->turn, 0);
+    }
+    return j;
+}
+
+bool lane_leave(struct lane *n, struct lane_job *job)
+{
+    job->done = NULL;
+    if (job == n->head && n->running)
+        return job->seq != NULL;
+    struct lane_job **at = &n->head, *before = NULL;
+    while (*at != job) {
+        before = *at;
+        at = &before->next;
+    }
+    *at = job->next;
+    if (n->tail == job)
+        n->tail = before;
+    n->size--;
+    free(job);
+    return false;
+}
+
+void lane_stop(struct lane *n)
+{
+    struct kp_error e;
+    mr_forget(n->mr, n->call);
+    n->call = 0;
+    n->unflushed_ms = NEVER;
+    while (n->head) {
+        if (n->running)
+            kp_error_set(&e, KP_EMERGENCY_STOP_ACTIVE, NULL, "the machine was stopped: %s", kp_safety_reason(n->machine));
+        else
+            kp_error_set(&e, KP_CANCELLED, NULL, "not begun: the machine was stopped: %s", kp_safety_reason(n->machine));
+        job_fail(n, &e);
+    }
+    n->wait = IDLE;
+    loop_timer_cancel(n->turn);
+}
+
+size_t lane_size(const struct lane *n)
+{
+    return n->size;
+}
+
+const char *lane_running(const struct lane *n)
+{
+    return n->running ? n->head->call.command->name : NULL;
+}
+
+/* ---- from the mirror ---- */
+
+void lane_pushed(struct lane *n)
+{
+    struct kp_error e;
+    switch (n->wait) {
+    case SAMPLE: sample(n); break;
+    case SETTLE:
+        if (!covered(n) || !writes_seen(n))
+            break;
+        if (foreign_move(n, &e))
+            step(n, KP_EV_ERROR, 0, &e);
+        else
+            step(n, KP_EV_OK, 0, NULL);
+        break;
+    case PLAN_PUSH: advance(n); break;
+    case NEUTRAL_PUSH: neutral_pushed(n); break;
+    default: break;
+    }
+}
+
+/* Klipper left "ready": what waited for a push of it will never come, and a script that it drops in a shutdown may never be answered. */
+void lane_changed(struct lane *n)
+{
+    struct kp_error e;
+    if (kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY)
+        return;
+    n->neutral_owed = true;
+    n->unflushed_ms = NEVER;
+    if (kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN && kp_machine_moonraker_connected(n->machine))
+        n->restore_owed = false; /* that Klipper is gone, and the saved state with it */
+    if (!n->running || (n->call && kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN))
+        return; /* Moonraker answers what is in flight when Klipper or the connection goes */
+    mr_forget(n->mr, n->call);
+    n->call = 0;
+    kp_error_set(&e, KP_KLIPPY_DISCONNECTED, NULL, "Klipper is in %s: %s", kp_klippy_name(kp_machine_klippy_state(n->machine)), kp_machine_klippy_message(n->machine));
+    if (n->head->seq)
+        step(n, KP_EV_ERROR, 0, &e);
+    else
+        job_fail(n, &e);
+}
+
+void lane_console(struct lane *n, const char *line)
+{
+    static const char mark[] = "// Unknown command:\"";
+    struct kp_str w;
+    if (!n->call || strncmp(line, mark, sizeof mark - 1))
+        return;
+    const char *word = line + sizeof mark - 1, *end = strchr(word, '"');
+    for (size_t i = 0; end && kp_script_word(n->script, i, &w); i++)
+        if (w.n == (size_t)(end - word) && !memcmp(w.p, word, w.n) && w.n < sizeof n->unknown) {
+            memcpy(n->unknown, w.p, w.n);
+            n->unknown[w.n] = 0;
+        }
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The motion lane: all that moves or switches goes through it, one command at a time, one script in flight. */
+#ifndef LANE_H
+#define LANE_H
+
+#include <kp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct lane;
+struct lane_job;
+struct loop;
+struct mr;
+
+#define LANE_WAITING_MAX 256  /* commands that wait; one more is QUEUE_FULL */
+#define LANE_FLUSH_MS 100     /* accepted moves start at the latest with the first script this long after the first of them */
+
+/* How a command ended. All borrowed until the callback returns. */
+struct lane_outcome {
+    const struct kp_faults *faults; /* count 0: it worked */
+    const struct kp_seq *seq;       /* the plan; NULL when it never got one */
+    const char *step;               /* where it failed; "" when nowhere */
+    const char *klipper;            /* Klipper's own words; "" when it said none */
+    double seconds;                 /* from its start in the lane */
+};
+typedef void lane_done(void *user, const struct lane_outcome *o);
+
+/* Gives a lane. Borrows all three, which must outlive it. */
+struct lane *lane_new(struct loop *l, struct mr *mr, struct kp_machine *m);
+/* Jobs that are left get no callback. */
+void lane_free(struct lane *n);
+
+/* Puts a checked call of strategy KP_GCODE at the end. Gives a job and calls done exactly once, never before this returns; or returns NULL with what is
+ * wrong in *f: the lane is full, the command may not run now, or it is wrong whatever comes before it. */
+struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_done *done, void *user, struct kp_faults *f);
+/* The caller waits no longer: done will not come. A job that has not begun is dropped; one that has goes on to its end. True when it may still run or has run. */
+bool lane_leave(struct lane *n, struct lane_job *job);
+/* An emergency stop has been latched: every job ends now. */
+void lane_stop(struct lane *n);
+/* Commands in the lane, the running one included. */
+size_t lane_size(const struct lane *n);
+/* Name of the running command; NULL: none. */
+const char *lane_running(const struct lane *n);
+
+/* From the mirror. */
+void lane_pushed(struct lane *n);
+void lane_changed(struct lane *n);
+void lane_console(struct lane *n, const char *line);
+
+#endif

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* klipperplaced: reads its configuration, starts the rooms in order, serves, and stops them in reverse. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <kp.h>
+
+#include "app.h"
+#include "gate.h"
+#include "log.h"
+#include "loop.h"
+#include "rest.h"
+
+#define CONFIG_MAX (1u << 20) /* bytes of klipperplace.cfg */
+#define CONFIG_DEFAULT "/etc/klipperplace.cfg"
+
+struct options { const char *config; bool check, given; };
+
+static int usage(int status)
+{
+    fprintf(status ? stderr : stdout,
+            "usage: klipperplaced [--config FILE] [--check] [--version] [--help]\n"
+            "  --config FILE  klipperplace.cfg (default " CONFIG_DEFAULT "; without that file: every option at its default)\n"
+            "  --check        read the configuration, say what is wrong with it, and end\n");
+    return status;
+}
+
+/* Gives the file's text; NULL with errno when it cannot be read or is too long. */
+static char *read_file(const char *path, size_t *n, struct stat *st)
+{
+    FILE *f = fopen(path, "r");
+    char *text = f ? malloc(CONFIG_MAX) : NULL;
+    *n = text ? fread(text, 1, CONFIG_MAX, f) : 0;
+    bool bad = !text || ferror(f) || *n == CONFIG_MAX || fstat(fileno(f), st);
+    if (text && *n == CONFIG_MAX)
+        errno = EFBIG;
+    if (f)
+        fclose(f);
+    if (bad) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+static bool say_faults(const struct kp_faults *f)
+{
+    for (size_t i = 0; i < f->count; i++)
+        fprintf(stderr, "klipperplaced: %s\n", f->item[i].message);
+    return f->count == 0;
+}
+
+static bool read_config(struct kp_config *c, const struct options *o)
+{
+    struct kp_faults f = { .count = 0 };
+    struct stat st;
+    size_t n;
+    char *text = read_file(o->config, &n, &st);
+    if (!text) {
+        if (!o->given && errno == ENOENT)
+            return true;
+        fprintf(stderr, "klipperplaced: %s: %s\n", o->config, strerror(errno));
+        return false;
+    }
+    kp_config_parse(c, o->config, (struct kp_str){ text, n }, &f);
+    free(text);
+    if (kp_config_str(c, "api", "moonraker_api_key") && st.st_mode & (S_IRWXG | S_IRWXO)) {
+        fprintf(stderr, "klipperplaced: %s holds a key and others may read it: chmod 600 it\n", o->config);
+        return false;
+    }
+    return say_faults(&f);
+}
+
+static bool read_environment(struct kp_config *c)
+{
+    size_t count;
+    const struct kp_option *rows = kp_options(&count);
+    struct kp_error e;
+    for (size_t i = 0; i < count; i++) {
+        const char *text = rows[i].env ? getenv(rows[i].env) : NULL;
+        if (text && *text && kp_config_env(c, rows[i].env, text, &e) != KP_OK) {
+            fprintf(stderr, "klipperplaced: %s: %s\n", rows[i].env, e.message);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool loopback(const char *host)
+{
+    return !strncmp(host, "127.", 4) || !strcmp(host, "localhost") || !strcmp(host, "::1");
+}
+
+static bool may_listen(const struct kp_config *c)
+{
+    if (loopback(kp_config_str(c, "api", "host")) || kp_config_bool(c, "api", "allow_insecure"))
+        return true;
+    fprintf(stderr, "klipperplaced: [api] host: %s can be reached from other machines and nothing asks for a key: set allow_insecure: true if that is meant\n",
+            kp_config_str(c, "api", "host"));
+    return false;
+}
+
+static int serve(const struct kp_config *c)
+{
+    char err[256] = "out of memory";
+    struct gate *gate = NULL;
+    struct app *app = NULL;
+    struct rest *rest = NULL;
+    struct loop *l = loop_new();
+    if (l && (app = app_new(l, c)) && (rest = rest_new(l, app)))
+        gate = gate_open(l, kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"), rest_adopt, NULL, rest, err, sizeof err);
+    if (gate) {
+        log_line(LOG_INFO, "main", "serving version=%s host=%s port=%d", kp_version(), kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"));
+        loop_run(l);
+        log_line(LOG_INFO, "main", "stopping");
+    } else {
+        log_line(LOG_CRITICAL, "main", "cannot start: %s", err);
+    }
+    bool served = gate != NULL;
+    gate_close(gate);
+    rest_free(rest);
+    app_free(app);
+    loop_free(l);
+    return served ? 0 : 1;
+}
+
+static int parse_arguments(int argc, char **argv, struct options *o)
+{
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--check"))
+            o->check = true;
+        else if (!strcmp(argv[i], "--config") && i + 1 < argc)
+            o->config = argv[++i], o->given = true;
+        else if (!strcmp(argv[i], "--version"))
+            return printf("klipperplaced %s\n", kp_version()), 0;
+        else
+            return usage(strcmp(argv[i], "--help") ? 2 : 0);
+    }
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = { .config = CONFIG_DEFAULT };
+    enum log_level level = LOG_INFO;
+    int status = parse_arguments(argc, argv, &o);
+    if (status >= 0)
+        return status;
+    struct kp_config *c = kp_config_new();
+    if (!c)
+        return 1;
+    status = 1;
+    if (!read_config(c, &o) || !read_environment(c) || !may_listen(c))
+        goto out;
+    if (o.check) {
+        printf("%s: ok\n", o.config);
+        status = 0;
+        goto out;
+    }
+    log_level_parse(kp_config_str(c, "api", "log_level"), &level);
+    log_setup(level, !strcmp(kp_config_str(c, "api", "log_format"), "json"));
+    signal(SIGPIPE, SIG_IGN);
+    status = serve(c);
+out:
+    kp_config_free(c);
+    return status;
+}

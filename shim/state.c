@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The mirror of Klipper's state, for app and lane. Invariant: the machine says "ready" only after all that Klipper is made of has been read since it
+ * was last away. */
+#include "state.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "json.h"
+#include "log.h"
+#include "loop.h"
+#include "moonraker.h"
+
+#define CALL_MS 5000       /* deadline of each question asked while reading everything */
+#define POLL_MS 500        /* server.info while Klipper is not ready: an error at its start sends no notification */
+
+struct state {
+    struct loop *loop;
+    struct kp_machine *machine;
+    struct mr *mr;
+    struct state_events ev;
+    void *user;
+    struct loop_timer *poll;
+    uint64_t asked;        /* the question of the reading under way; 0: none */
+    double wall;           /* s since the epoch of the last push */
+    bool subscribed;       /* everything has been read; pushes come */
+    int misses;            /* polls in a row without a push while subscribed */
+    int64_t polled_push_ms;
+};
+
+struct feed { struct state *s; struct kp_str object; int64_t now_ms; };
+
+static double wall_now(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static void feed_field(void *user, struct kp_str field, const struct kp_value *v)
+{
+    struct feed *f = user;
+    kp_machine_status(f->s->machine, f->object, field, v, f->now_ms);
+}
+
+static void set_klippy(struct state *s, enum kp_klippy to, const char *message)
+{
+    if (to == kp_machine_klippy_state(s->machine) && !strcmp(message, kp_machine_klippy_message(s->machine)))
+        return;
+    if (to != kp_machine_klippy_state(s->machine))
+        log_line(to == KP_KLIPPY_READY ? LOG_INFO : LOG_WARNING, "state", "klipper=%s message=\"%s\"", kp_klippy_name(to), message);
+    kp_machine_klippy(s->machine, to, message);
+    s->ev.changed(s->user);
+}
+
+static enum kp_klippy klippy_of(const char *name)
+{
+    static const struct { const char *name; enum kp_klippy state; } names[] = {
+        { "ready", KP_KLIPPY_READY }, { "startup", KP_KLIPPY_STARTUP }, { "shutdown", KP_KLIPPY_SHUTDOWN }, { "error", KP_KLIPPY_ERROR },
+    };
+    for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i].name, name))
+            return names[i].state;
+    return KP_KLIPPY_GONE;
+}
+
+static void webhooks(struct state *s, json_t *fields)
+{
+    const char *name = json_string_value(json_object_get(fields, "state"));
+    const char *message = json_string_value(json_object_get(fields, "state_message"));
+    if (!name && !message)
+        return;
+    enum kp_klippy to = name ? klippy_of(name) : kp_machine_klippy_state(s->machine);
+    set_klippy(s, to, to == KP_KLIPPY_READY || !message ? "" : message);
+}
+
+/* One status object of a push or of an answer: {object: {field: value}}. */
+static void feed_status(struct state *s, json_t *status)
+{
+    struct feed f = { .s = s, .now_ms = loop_now_ms() };
+    const char *object;
+    json_t *fields;
+    json_object_foreach(status, object, fields) {
+        f.object = kp_str_of(object);
+        json_each(fields, feed_field, &f);
+    }
+}
+
+static void feed_push(struct state *s, json_t *status)
+{
+    feed_status(s, status);
+    s->wall = wall_now();
+    kp_machine_pushed(s->machine, loop_now_ms());
+    webhooks(s, json_object_get(status, "webhooks"));
+    s->ev.pushed(s->user);
+}
+
+static void poll_later(struct state *s)
+{
+    loop_timer_set(s->poll, POLL_MS);
+}
+
+static void ask(struct state *s, const char *method, json_t *params, mr_done *done)
+{
+    mr_forget(s->mr, s->asked);
+    s->asked = mr_call(s->mr, method, params, CALL_MS, done, s);
+    if (!s->asked)
+        poll_later(s);
+}
+
+/* True when the answer is good; else the reading starts again with the next poll. */
+static bool answered(struct state *s, const struct mr_reply *r, const char *what)
+{
+    s->asked = 0;
+    if (r->outcome == MR_OK)
+        return true;
+    log_line(LOG_DEBUG, "state", "asked=%s outcome=%d message=\"%s\"", what, (int)r->outcome, r->message ? r->message : "");
+    poll_later(s);
+    return false;
+}
+
+static void on_subscribed(void *user, const struct mr_reply *r)
+{
+    struct state *s = user;
+    if (!answered(s, r, "subscribe"))
+        return;
+    s->subscribed = true;
+    s->misses = 0;
+    feed_push(s, json_object_get(r->result, "status"));
+    poll_later(s);
+}
+
+static void on_settings(void *user, const struct mr_reply *r)
+{
+    struct state *s = user;
+    if (!answered(s, r, "settings"))
+        return;
+    json_t *status = json_object_get(r->result, "status"), *section, *value;
+    json_t *settings = json_object_get(json_object_get(status, "configfile"), "settings");
+    json_t *commands = json_object_get(json_object_get(status, "gcode"), "commands");
+    const char *name, *option;
+    json_object_foreach(commands, name, value)
+        kp_machine_command(s->machine, kp_str_of(name));
+    json_object_foreach(settings, name, section)
+        json_object_foreach(section, option, value) {
+            struct json_list list;
+            struct kp_value v = json_value(value, &list);
+            kp_machine_setting(s->machine, kp_str_of(name), kp_str_of(option), &v);
+        }
+    struct kp_faults faults = { .count = 0 };
+    kp_machine_resolve(s->machine, &faults);
+    for (size_t i = 0; i < faults.count; i++)
+        log_line(LOG_WARNING, "state", "config field=%s message=\"%s\"", faults.item[i].field, faults.item[i].message);
+    json_t *objects = json_object();
+    for (size_t i = 0; (name = kp_machine_watch(s->machine, i)); i++)
+        json_object_set_new(objects, name, json_null());
+    ask(s, "printer.objects.subscribe", json_pack("{s:o}", "objects", objects), on_subscribed);
+}
+
+static void on_objects(void *user, const struct mr_reply *r)
+{
+    struct state *s = user;
+    size_t i;
+    json_t *name;
+    if (!answered(s, r, "objects"))
+        return;
+    kp_machine_reset(s->machine);
+    json_array_foreach(json_object_get(r->result, "objects"), i, name)
+        if (json_is_string(name))
+            kp_machine_object(s->machine, (struct kp_str){ json_string_value(name), json_string_length(name) });
+    ask(s, "printer.objects.query", json_pack("{s:{s:[s],s:[s]}}", "objects", "configfile", "settings", "gcode", "commands"), on_settings);
+}
+
+static void on_printer(void *user, const struct mr_reply *r)
+{
+    struct state *s = user;
+    if (!answered(s, r, "printer.info"))
+        return;
+    enum kp_klippy to = klippy_of(json_string_value(json_object_get(r->result, "state")));
+    const char *message = json_string_value(json_object_get(r->result, "state_message"));
+    if (to == KP_KLIPPY_READY || to == KP_KLIPPY_SHUTDOWN) {
+        /* shutdown is told at once; ready only when everything has been read */
+        if (to == KP_KLIPPY_SHUTDOWN)
+            set_klippy(s, to, message ? message : "");
+        ask(s, "printer.objects.list", NULL, on_objects);
+        return;
+    }
+    set_klippy(s, to, message ? message : "");
+    poll_later(s);
+}
+
+static void on_server(void *user, const struct mr_reply *r)
+{
+    struct state *s = user;
+    if (!answered(s, r, "server.info"))
+        return;
+    if (json_is_true(json_object_get(r->result, "klippy_connected"))) {
+        ask(s, "printer.info", NULL, on_printer);
+        return;
+    }
+    set_klippy(s, KP_KLIPPY_GONE, "");
+    poll_later(s);
+}
+
+static void read_all(struct state *s)
+{
+    s->subscribed = false;
+    loop_timer_cancel(s->poll);
+    if (kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY)
+        set_klippy(s, KP_KLIPPY_STARTUP, "its state is being read again");
+    ask(s, "server.info", NULL, on_server);
+}
+
+/* While subscribed, pushes come four times a second; two polls without one mean that the subscription is gone. */
+static void on_poll(void *user)
+{
+    struct state *s = user;
+    if (!mr_connected(s->mr) || s->asked)
+        return;
+    int64_t last = kp_machine_pushed_ms(s->machine);
+    s->misses = last == s->polled_push_ms ? s->misses + 1 : 0;
+    s->polled_push_ms = last;
+    if (!s->subscribed || s->misses >= 4)
+        read_all(s);
+    else
+        poll_later(s);
+}
+
+static void on_identified(void *user, const struct mr_reply *r)
+{
+    struct state *s = user;
+    if (r->outcome != MR_OK)
+        log_line(LOG_WARNING, "state", "identify outcome=%d message=\"%s\"", (int)r->outcome, r->message ? r->message : "");
+    if (mr_connected(s->mr))
+        read_all(s);
+}
+
+static void on_up(void *user)
+{
+    struct state *s = user;
+    log_line(LOG_INFO, "state", "moonraker=connected");
+    kp_machine_moonraker(s->machine, true);
+    mr_call(s->mr, "server.connection.identify", json_pack("{s:s,s:s,s:s,s:s}", "client_name", "klipperplace", "version", kp_version(), "type", "other", "url",
+            "http://127.0.0.1/"), CALL_MS, on_identified, s);
+    s->ev.changed(s->user);
+}
+
+static void on_down(void *user, const char *why)
+{
+    struct state *s = user;
+    log_line(LOG_WARNING, "state", "moonraker=disconnected why=\"%s\"", why);
+    s->subscribed = false;
+    s->asked = 0;
+    loop_timer_cancel(s->poll);
+    kp_machine_moonraker(s->machine, false);
+    kp_machine_klippy(s->machine, KP_KLIPPY_GONE, "");
+    s->ev.changed(s->user);
+}
+
+static void on_notify(void *user, const char *method, json_t *params)
+{
+    struct state *s = user;
+    if (!strcmp(method, "notify_status_update")) {
+        if (s->subscribed)
+            feed_push(s, json_array_get(params, 0));
+    } else if (!strcmp(method, "notify_gcode_response")) {
+        const char *line = json_string_value(json_array_get(params, 0));
+        if (line)
+            s->ev.console(s->user, line);
+    } else if (!strcmp(method, "notify_klippy_disconnected")) {
+        s->subscribed = false;
+        set_klippy(s, KP_KLIPPY_GONE, "");
+        read_all(s);
+    } else if (!strcmp(method, "notify_klippy_ready")) {
+        read_all(s);
+    } else if (!strcmp(method, "notify_klippy_shutdown")) {
+        set_klippy(s, KP_KLIPPY_SHUTDOWN, kp_machine_klippy_message(s->machine));
+        read_all(s); /* for Klipper's words on it */
+    }
+}
+
+struct state *state_new(struct loop *l, struct kp_machine *m, const struct mr_config *cfg, const struct state_events *ev, void *user)
+{
+    static const struct mr_events up = { on_up, on_down, on_notify };
+    struct state *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->loop = l, s->machine = m, s->ev = *ev, s->user = user;
+    s->poll = loop_timer_new(l, on_poll, s);
+    s->mr = s->poll ? mr_new(l, cfg, &up, s) : NULL;
+    if (!s->mr) {
+        state_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+void state_free(struct state *s)
+{
+    if (!s)
+        return;
+    mr_free(s->mr);
+    loop_timer_free(s->poll);
+    free(s);
+}
+
+struct mr *state_moonraker(struct state *s)
+{
+    return s->mr;
+}
+
+void state_again(struct state *s)
+{
+    if (mr_connected(s->mr))
+        read_all(s);
+}
+
+bool state_fresh(const struct state *s)
+{
+    return s->subscribed && kp_machine_moonraker_connected(s->machine) && kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY &&
+           loop_now_ms() - kp_machine_pushed_ms(s->machine) < STATE_FRESH_MS;
+}
+
+double state_pushed_wall(const struct state *s)
+{
+    return s->wall;
+}
+
+struct refresh { struct state *s; state_done *done; void *user; };
+
+static void on_refreshed(void *user, const struct mr_reply *r)
+{
+    struct refresh *q = user;
+    if (r->outcome == MR_OK)
+        feed_status(q->s, json_object_get(r->result, "status"));
+    q->done(q->user, r->outcome == MR_OK);
+    free(q);
+}
+
+void state_refresh(struct state *s, const char *object, int64_t timeout_ms, state_done *done, void *user)
+{
+    struct refresh *q = malloc(sizeof *q);
+    if (!q) {
+        done(user, false);
+        return;
+    }
+    *q = (struct refresh){ s, done, user };
+    mr_call(s->mr, "printer.objects.query", json_pack("{s:{s:n}}", "objects", object), timeout_ms, on_refreshed, q);
+}

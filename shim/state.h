@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The mirror: Klipper's make and state as Moonraker tells them, fed into libkp's machine. Nothing is guessed: after each reconnect all is read again. */
+#ifndef STATE_H
+#define STATE_H
+
+#include <kp.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct loop;
+struct mr;
+struct mr_config;
+struct state;
+
+struct state_events {
+    void (*changed)(void *user);                   /* the connection, or Klipper's state, is another */
+    void (*pushed)(void *user);                    /* a push was fed: subscribed fields are fresh */
+    void (*console)(void *user, const char *line); /* one line of Klipper's console */
+};
+
+#define STATE_FRESH_MS 1000 /* while the last push is younger, every subscribed field is fresh */
+
+/* Gives a mirror with a Moonraker client of its own. Borrows m, which must outlive it. */
+struct state *state_new(struct loop *l, struct kp_machine *m, const struct mr_config *cfg, const struct state_events *ev, void *user);
+void state_free(struct state *s);
+struct mr *state_moonraker(struct state *s);
+/* What was read may hold no longer (a stop was confirmed): everything is read again, and Klipper is not ready until it has been. */
+void state_again(struct state *s);
+/* Connected, Klipper ready, and the last push is young. */
+bool state_fresh(const struct state *s);
+/* Seconds since the epoch of the last push; 0: none yet. */
+double state_pushed_wall(const struct state *s);
+/* Asks Klipper for one object now (up to a tick of 250 ms); done comes exactly once. ok is false when it could not be asked. */
+typedef void state_done(void *user, bool ok);
+void state_refresh(struct state *s, const char *object, int64_t timeout_ms, state_done *done, void *user);
+
+#endif
