@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* kp-sim: starts the simulated machine and runs its one loop. Everything it made in the file system is gone when it ends. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "control.h"
+#include "log.h"
+#include "mcu.h"
+#include "pins.h"
+#include "world.h"
+
+enum { EXIT_OK, EXIT_START, EXIT_USAGE };
+enum { POLL_PTY, POLL_SIGNAL, POLL_STDIN, POLL_CONTROL, POLL_COUNT = POLL_CONTROL + 1 + CLIENTS_MAX };
+
+struct options {
+    const char *pty, *control, *world, *log;
+    bool strict, log_steps, die_with_stdin;
+    uint64_t clock_start;
+};
+
+struct sim {
+    struct options opt;
+    struct log log;
+    struct pins pins;
+    struct world world;
+    struct mcu mcu;
+    struct control control;
+    int pty, slave, signals; /* owned */
+    bool linked, bound; /* link and socket are ours to remove */
+    bool host_silent;
+};
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static int usage(const char *why)
+{
+    fprintf(stderr,
+        "kp-sim: %s\nusage: kp-sim --pty LINK --control SOCKET --world FILE --log EVENTLOG\n"
+        "              [--strict] [--log-steps] [--die-with-stdin] [--clock-start TICKS]\n",
+        why);
+    return EXIT_USAGE;
+}
+
+static int parse_options(struct options *o, int argc, char **argv)
+{
+    static const struct option names[] = {{"pty", required_argument, NULL, 'p'}, {"control", required_argument, NULL, 'c'},
+        {"world", required_argument, NULL, 'w'}, {"log", required_argument, NULL, 'l'}, {"strict", no_argument, NULL, 's'},
+        {"log-steps", no_argument, NULL, 'S'}, {"die-with-stdin", no_argument, NULL, 'd'}, {"clock-start", required_argument, NULL, 'k'}, {0}};
+    char *end;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
+        switch (c) {
+        case 'p': o->pty = optarg; break;
+        case 'c': o->control = optarg; break;
+        case 'w': o->world = optarg; break;
+        case 'l': o->log = optarg; break;
+        case 's': o->strict = true; break;
+        case 'S': o->log_steps = true; break;
+        case 'd': o->die_with_stdin = true; break;
+        case 'k':
+            o->clock_start = strtoull(optarg, &end, 10);
+            if (*end || end == optarg) return usage("--clock-start needs a number");
+            break;
+        default: return usage("unknown option");
+        }
+    }
+    if (optind != argc || !o->pty || !o->control || !o->world || !o->log) return usage("an option is missing");
+    return EXIT_OK;
+}
+
+static void pin_changed(void *arg, int pin, struct when at)
+{
+    struct sim *s = arg;
+
+    world_pin_changed(&s->world, pin, at);
+    inputs_pin_changed(&s->mcu, pin);
+    control_pin_changed(&s->control, pin, at);
+}
+
+/* ---- start and stop ---- */
+
+/* Removes what an earlier run left behind, and nothing of another kind. */
+static void remove_old(const char *path, mode_t kind)
+{
+    struct stat st;
+
+    if (lstat(path, &st) == 0 && (st.st_mode & S_IFMT) == kind) unlink(path);
+}
+
+static bool pty_open(struct sim *s)
+{
+    char name[128];
+    struct termios t;
+
+    s->pty = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+    if (s->pty < 0 || grantpt(s->pty) < 0 || unlockpt(s->pty) < 0 || ptsname_r(s->pty, name, sizeof name)) return false;
+    s->slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (s->slave < 0 || tcgetattr(s->slave, &t) < 0) return false;
+    cfmakeraw(&t);
+    if (tcsetattr(s->slave, TCSANOW, &t) < 0) return false;
+    remove_old(s->opt.pty, S_IFLNK);
+    s->linked = symlink(name, s->opt.pty) == 0;
+    return s->linked;
+}
+
+static bool signals_open(struct sim *s)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0) return false;
+    s->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    return s->signals >= 0;
+}
+
+static bool sim_start(struct sim *s)
+{
+    char err[400] = "";
+    int64_t now = now_ns();
+
+    s->pty = s->slave = s->signals = s->control.fd = -1;
+    if (log_open(&s->log, s->opt.log) < 0) {
+        fprintf(stderr, "kp-sim: %s: %s\n", s->opt.log, strerror(errno));
+        return false;
+    }
+    pins_init(&s->pins, &s->log);
+    world_init(&s->world, &s->log, &s->pins);
+    if (!world_load(&s->world, s->opt.world, err, sizeof err)) {
+        fprintf(stderr, "kp-sim: %s\n", err);
+        return false;
+    }
+    if (mcu_init(&s->mcu, &s->log, &s->pins, &s->world, s->opt.clock_start, now) < 0) {
+        fprintf(stderr, "kp-sim: out of memory\n");
+        return false;
+    }
+    s->mcu.strict = s->opt.strict;
+    s->mcu.log_steps = s->opt.log_steps;
+    remove_old(s->opt.control, S_IFSOCK);
+    s->bound = control_open(&s->control, s->opt.control, &s->mcu, &s->world, &s->pins, &s->log) == 0;
+    if (!s->bound || !signals_open(s) || !pty_open(s)) {
+        fprintf(stderr, "kp-sim: %s: %s\n", !s->bound ? s->opt.control : s->opt.pty, strerror(errno));
+        return false;
+    }
+    s->log.tap = control_event, s->log.tap_arg = &s->control;
+    s->pins.changed = pin_changed, s->pins.changed_arg = s;
+    log_event(&s->log, mcu_when_ns(&s->mcu, now), "start", "%s", "");
+    world_start(&s->world, mcu_when_ns(&s->mcu, now));
+    return true;
+}
+
+static void sim_stop(struct sim *s)
+{
+    int fds[] = {s->pty, s->slave, s->signals};
+
+    if (s->log.file && s->mcu.boots) log_event(&s->log, mcu_when_ns(&s->mcu, now_ns()), "stop", "%s", "");
+    s->log.tap = NULL;
+    s->pins.changed = NULL;
+    if (s->bound) {
+        control_flush(&s->control);
+        control_close(&s->control);
+        unlink(s->opt.control);
+    }
+    if (s->linked) unlink(s->opt.pty);
+    for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
+        if (fds[i] >= 0) close(fds[i]);
+    mcu_fini(&s->mcu);
+    world_fini(&s->world);
+    log_close(&s->log);
+}
+
+/* ---- the loop ---- */
+
+static void pty_read(struct sim *s)
+{
+    uint8_t bytes[4096];
+    ssize_t n = read(s->pty, bytes, sizeof bytes);
+    int64_t now = now_ns();
+
+    if (n <= 0) return;
+    if (now - s->mcu.heard_ns > 3000000000) {
+        tcflush(s->slave, TCIFLUSH); /* old responses that nobody read */
+        s->mcu.proto.out.n = 0;
+    }
+    mcu_input(&s->mcu, bytes, (size_t)n, now);
+}
+
+static void pty_write(struct sim *s)
+{
+    struct buf *out = &s->mcu.proto.out;
+    ssize_t n;
+
+    if (s->mcu.hang_until_ns || !out->n) return;
+    n = write(s->pty, out->p, out->n);
+    if (n > 0) buf_drop_front(out, (size_t)n);
+}
+
+static bool stdin_ended(void)
+{
+    char bytes[256];
+    ssize_t n = read(STDIN_FILENO, bytes, sizeof bytes);
+
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+static void fill_polls(const struct sim *s, struct pollfd *fds)
+{
+    short pty = (short)(POLLIN | (s->mcu.proto.out.n ? POLLOUT : 0));
+
+    fds[POLL_PTY] = (struct pollfd){.fd = s->mcu.hang_until_ns ? -1 : s->pty, .events = pty};
+    fds[POLL_SIGNAL] = (struct pollfd){.fd = s->signals, .events = POLLIN};
+    fds[POLL_STDIN] = (struct pollfd){.fd = s->opt.die_with_stdin ? STDIN_FILENO : -1, .events = POLLIN};
+    control_polls(&s->control, fds + POLL_CONTROL);
+}
+
+/* One turn; false to end. Input is read before what is due runs: see `ahead` in mcu.h. */
+static bool turn(struct sim *s)
+{
+    struct pollfd fds[POLL_COUNT];
+    int64_t began = now_ns(), other = control_timeouts(&s->control, began), wait = mcu_wait(&s->mcu, began);
+    struct timespec ts;
+
+    pty_write(s);
+    log_flush(&s->log);
+    control_flush(&s->control);
+    if (other >= 0 && (wait < 0 || other < wait)) wait = other;
+    fill_polls(s, fds);
+    ts = (struct timespec){.tv_sec = wait / 1000000000, .tv_nsec = wait % 1000000000};
+    mcu_note_load(&s->mcu, now_ns() - began);
+    if (ppoll(fds, POLL_COUNT, wait < 0 ? NULL : &ts, NULL) < 0 && errno != EINTR) return false;
+    if (fds[POLL_SIGNAL].revents || (fds[POLL_STDIN].revents && stdin_ended())) return false;
+    if (fds[POLL_PTY].revents & POLLIN) pty_read(s);
+    began = now_ns();
+    mcu_run(&s->mcu, began);
+    control_serve(&s->control, fds + POLL_CONTROL, CLIENTS_MAX + 1, began);
+    return !s->control.quit;
+}
+
+int main(int argc, char **argv)
+{
+    struct options opt = {0};
+    struct sim *s;
+    int rc = parse_options(&opt, argc, argv);
+
+    if (rc) return rc;
+    s = calloc(1, sizeof *s);
+    if (!s) return EXIT_START;
+    s->opt = opt;
+    rc = EXIT_START;
+    if (sim_start(s)) {
+        printf("ready\n");
+        fflush(stdout);
+        while (turn(s))
+            ;
+        rc = EXIT_OK;
+    }
+    sim_stop(s);
+    free(s);
+    return rc;
+}
