@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the system tests share: the contract's envelope and codes, requests that run beside the test, and looks at the simulated machine.
+
+For the tests in this folder. Invariant: whether the machine did something is read from the simulator or from Klipper, never from our own answer.
+"""
+import contextlib
+import http.client
+import json
+import socket
+import threading
+import time
+import uuid
+
+import rig
+
+BASE = "/api/v1/"
+FAST = 12000  # mm/min, for moves whose speed does not matter
+X_STEP = 0.0125  # mm, of world.txt
+TIP = 32.0  # mm, of world.txt: height of both tips at Z 0
+PART_MM, PART_DEG = 0.02, 1.0  # how exactly a part must lie
+
+# The error codes of the contract and their HTTP status.
+CODES = {
+    "INVALID_REQUEST": 400, "MISSING_PARAMETER": 400, "INVALID_PARAMETER": 400, "POSITION_OUT_OF_BOUNDS": 400, "FEEDRATE_OUT_OF_BOUNDS": 400,
+    "PWM_OUT_OF_BOUNDS": 400, "HOMING_REQUIRED": 400, "EXECUTION_FAILED": 500, "MOONRAKER_DISCONNECTED": 503, "KLIPPY_DISCONNECTED": 503,
+    "EMERGENCY_STOP_ACTIVE": 503, "TIMEOUT": 504, "CANCELLED": 409, "NOT_FOUND": 404, "METHOD_NOT_ALLOWED": 405, "PAYLOAD_TOO_LARGE": 413,
+    "UNSUPPORTED_MEDIA_TYPE": 415, "PERMISSION_DENIED": 403, "PIN_NOT_FOUND": 404, "SENSOR_NOT_FOUND": 404, "FEEDER_NOT_FOUND": 404,
+    "NOZZLE_NOT_FOUND": 404, "VACUUM_FAILED": 500, "INTERLOCK": 409, "OUTCOME_UNKNOWN": 502, "QUEUE_FULL": 429, "COMMAND_NOT_FOUND": 404,
+    "INTERNAL_ERROR": 500,
+}
+
+
+# ---- requests ----------------------------------------------------------------------------------------------------------
+
+def post(machine, command, body=None, **options):
+    """POST /api/v1/COMMAND: (status, answer, headers)."""
+    return machine.post(BASE + command, body, **options)
+
+
+def get(machine, command, **options):
+    return machine.get(BASE + command, **options)
+
+
+def check_envelope(answer):
+    """The parts that every answer under /api/v1 has. Returns its body."""
+    status, body, headers = answer
+    assert isinstance(body, dict), f"no JSON object: {status} {body!r}"
+    assert headers["content-type"].split(";")[0] == "application/json"
+    assert headers.get("x-request-id")
+    assert body["status"] in ("success", "error", "partial", "timeout", "cancelled")
+    assert isinstance(body["command"], str) and body["command"]
+    assert uuid.UUID(body["command_id"]).version == 4
+    assert isinstance(body["warnings"], list)
+    assert abs(body["timestamp"] - time.time()) < 150
+    if body["status"] in ("success", "partial"):
+        assert status == 200 and isinstance(body["data"], dict)
+        assert "error_code" not in body
+    else:
+        assert status >= 400
+        assert isinstance(body["error_message"], str) and body["error_message"]
+        assert isinstance(body["details"], dict)
+        assert body["error_code"] in CODES
+    return body
+
+
+def ok(answer):
+    """The data of a success."""
+    body = check_envelope(answer)
+    assert answer[0] == 200 and body["status"] == "success", body
+    return body["data"]
+
+
+def refused(answer, *codes):
+    """The body of an error with one of the codes, and that code's HTTP status."""
+    body = check_envelope(answer)
+    assert body["status"] != "success", f"{' or '.join(codes)} wanted, got success: {body}"
+    assert body["error_code"] in codes, body
+    assert answer[0] == CODES[body["error_code"]], body
+    wanted = {"TIMEOUT": "timeout", "CANCELLED": "cancelled"}.get(body["error_code"], "error")
+    assert body["status"] == wanted, body
+    return body
+
+
+def fields(body):
+    """The fields that details.errors names, with their codes."""
+    return {e.get("field"): e["code"] for e in body["details"]["errors"]}
+
+
+class Later:
+    """A request that runs beside the test."""
+
+    def __init__(self, call, *args, **options):
+        self.result, self.error, self.t = None, None, None
+        self.began = time.monotonic()
+        self.thread = threading.Thread(target=self._run, args=(call, args, options), daemon=True)
+        self.thread.start()
+
+    def _run(self, call, args, options):
+        try:
+            self.result = call(*args, **options)
+        except Exception as e:  # pylint: disable=broad-except
+            self.error = e
+        self.t = time.monotonic()
+
+    @property
+    def done(self):
+        return self.t is not None
+
+    def answer(self, timeout=60.0):
+        """The answer; a request that hangs is a failure."""
+        self.thread.join(timeout)
+        assert self.done, f"no answer within {timeout:g} s"
+        if self.error:
+            raise self.error
+        return self.result
+
+
+def raw(machine, data, timeout=10.0, until=None):
+    """Sends bytes on a connection of its own; what comes back until the other side closes, or `until` answers have come."""
+    with socket.create_connection(("127.0.0.1", machine.port), timeout=timeout) as s:
+        s.sendall(data)
+        return read_answers(s, until)
+
+
+def read_answers(s, count=None):
+    """HTTP answers from a socket: [(status, headers, body bytes)], `count` of them or all until it closes."""
+    f, out = s.makefile("rb"), []
+    with contextlib.suppress(ConnectionResetError):
+        while count is None or len(out) < count:
+            line = f.readline()
+            if not line:
+                break
+            status, headers = int(line.split()[1]), {}
+            while (line := f.readline()) not in (b"\r\n", b"\n", b""):
+                name, value = line.decode().split(":", 1)
+                headers[name.strip().lower()] = value.strip()
+            out.append((status, headers, f.read(int(headers.get("content-length", 0)))))
+    return out
+
+
+def http_text(method, path, body=b"", headers=()):
+    """The bytes of one request."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
+    if body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, *headers, "", ""]).encode() + body
+
+
+def wait_for(what, ready, timeout=5.0, every=0.02):
+    """Polls until ready() is true; returns what it returned."""
+    deadline = time.monotonic() + timeout
+    while True:
+        with contextlib.suppress(OSError, http.client.HTTPException, rig.RpcError, KeyError, TypeError):
+            found = ready()
+            if found:
+                return found
+        assert time.monotonic() < deadline, f"{what}: not within {timeout:g} s"
+        time.sleep(every)
+
+
+# ---- the simulated machine -----------------------------------------------------------------------------------------------
+
+def steps(machine, stepper="x"):
+    return machine.sim_cmd(f"steps {stepper}")
+
+
+def still(machine, timeout=30.0):
+    """Waits until no stepper has steps queued, looked at twice; returns the status."""
+    deadline = time.monotonic() + timeout
+    last = None
+    while True:
+        status = machine.sim_cmd("status")
+        now = None if any(s["moving"] for s in status["steppers"].values()) else {k: s["total_steps"] for k, s in status["steppers"].items()}
+        if now is not None and now == last:
+            return status
+        last = now
+        assert time.monotonic() < deadline, "the machine still moves"
+        time.sleep(0.1)
+
+
+def axis(machine, name):
+    return machine.sim_cmd(f"axis {name}")["mm"]
+
+
+def pin(machine, name):
+    """The level of a pin at the microcontroller."""
+    return machine.sim_cmd(f"pin {name}")["value"]
+
+
+def last_step(machine):
+    """When the last step of any motor was made."""
+    return max(s["last_step_s"] for s in machine.sim_cmd("status")["steppers"].values())
+
+
+def footprint(machine):
+    """What changes at the microcontroller when any G-code that moves or switches is carried out."""
+    status = machine.sim_cmd("status")
+    return ({name: s["total_steps"] for name, s in status["steppers"].items()},
+            {name: p["changes"] for name, p in status["pins"].items() if p["role"] in ("out", "pwm")})
+
+
+def scripts(machine, since):
+    """The G-code that Moonraker was given since then (time.time()), by anyone."""
+    store = machine.moonraker_call("server.gcode_store")["gcode_store"]
+    return [e["message"] for e in store if e["type"] == "command" and e["time"] >= since]
+
+
+@contextlib.contextmanager
+def nothing_reaches_klipper(machine):
+    """Fails when any G-code went to Klipper, or anything changed at the microcontroller."""
+    before, since = footprint(machine), time.time()
+    yield
+    assert scripts(machine, since) == []
+    assert footprint(machine) == before
+
+
+def query(machine, **objects):
+    """Klipper's own status: query(machine, toolhead=["position"]); a name with a blank goes by a dict."""
+    return machine.moonraker_call("printer.objects.query", {"objects": objects})["status"]
+
+
+def modes(machine):
+    """Klipper's G-code state that all clients share."""
+    g = query(machine, gcode_move=None)["gcode_move"]
+    base = [round(a - b, 5) for a, b in zip(g["position"], g["gcode_position"])][:3]
+    return {"absolute": g["absolute_coordinates"], "factor": round(g["speed_factor"], 6), "speed": round(g["speed"], 6),
+            "origin": [round(v, 5) for v in g["homing_origin"]][:3], "base": base}
+
+
+# ---- known states --------------------------------------------------------------------------------------------------------
+
+def make_ready(machine):
+    """A machine that a test before this one may have stopped or left without a part: whole, released and ready."""
+    for part in machine.parts:
+        if not part.alive:
+            part.start()
+    mcu = wait_for("the simulated machine", lambda: machine.sim_cmd("status"), 15)["mcu"]
+    if mcu["shutdown"] or not mcu["configured"]:
+        wait_for("Klipper sees its microcontroller", lambda: machine.klippy_state()[0] != "ready", 10)
+    state = wait_for("Klipper", lambda: machine.klippy_state()[0] in ("ready", "shutdown", "error") and machine.klippy_state()[0], 20)
+    wait_for("the shim", lambda: machine.get("/health")[1]["klipper"] == state, 10)
+    if state != "ready" or ok(get(machine, "status", timeout=10))["safety"]["emergency_stop_active"]:
+        ok(post(machine, "system/reset", timeout=40))
+    machine.wait_ready(20)
+
+
+def position(machine):
+    return ok(get(machine, "position", timeout=10))
+
+
+def unhome(machine):
+    """Motors off, and the shim knows."""
+    machine.gcode("M84")
+    wait_for("unhomed", lambda: not {"x", "y", "z"} & set(position(machine)["homed_axes"]), 2)
+
+
+def tell_position(machine, x=5, y=5, z=-20):
+    """Puts the carriage there by hand and tells Klipper so: as homed as by homing, which takes eight seconds."""
+    for name, mm in (("x", x), ("y", y), ("z", z)):
+        machine.sim_cmd(f"place_axis {name} {mm}")
+    enable = [f"SET_STEPPER_ENABLE STEPPER=stepper_{name} ENABLE=1" for name in "xyz"]
+    machine.gcode("\n".join([*enable, f"SET_KINEMATIC_POSITION X={x} Y={y} Z={z}"]))
+    wait_for("homed", lambda: {"x", "y", "z"} <= set(position(machine)["homed_axes"]), 2)
+
+
+def make_homed(machine):
+    """Ready, homed, at rest, nozzles up and empty."""
+    make_ready(machine)
+    if not {"x", "y", "z"} <= set(position(machine)["homed_axes"]):
+        tell_position(machine)
+    status = still(machine)
+    if abs(status["axes"]["z"]["mm"]) > 20.01:
+        ok(post(machine, "motion/move", {"z": -20, "feedrate": 3000, "wait": True}))
+    for nozzle in ("n1", "n2"):
+        if status["nozzles"][nozzle]["pump"] or status["nozzles"][nozzle]["valve"]:
+            ok(post(machine, "vacuum/off", {"nozzle": nozzle.upper(), "wait": True}))
+    return machine
+
+
+def go(machine, **target):
+    """A move that has ended at the simulator when this returns."""
+    data = ok(post(machine, "motion/move", {"feedrate": FAST, **target, "wait": True}))
+    still(machine)
+    return data
+
+
+def show(value):
+    """JSON for a request body."""
+    return json.dumps(value).encode()

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The emergency stop: no step later than 100 ms after the request, everybody is answered, and only a reset brings the machine back.
+
+Invariant: times of steps are the simulated microcontroller's, on the clock of the machine that asked.
+"""
+import time
+
+import pytest
+
+import helpers
+from helpers import FAST, Later, axis, get, go, nothing_reaches_klipper, ok, pin, post, refused, steps, still, wait_for
+
+LATEST_S = 0.1  # the issue's bound
+
+
+@pytest.fixture
+def homed(machine):
+    return helpers.make_homed(machine)
+
+
+def safety(machine):
+    return ok(get(machine, "status"))["safety"]
+
+
+def stop(machine, reason="test"):
+    """Stops the machine; returns when it was asked, and checks the answer."""
+    asked = time.monotonic()
+    data = ok(post(machine, "system/emergency_stop", {"reason": reason}))
+    assert data["emergency_stop_active"] is True and data["reason"] == reason
+    assert data["confirmed_by"] == "moonraker"
+    assert 0 <= data["latency"] < 5
+    return asked
+
+
+def stopped(machine, asked):
+    """Nothing stepped later than the bound, the microcontroller is shut down, and it stays so."""
+    time.sleep(max(0, asked + LATEST_S - time.monotonic()))
+    mcu = machine.sim_cmd("status")["mcu"]
+    assert mcu["shutdown"], mcu
+    at = [e["t"] for e in machine.events("shutdown")][-1]
+    assert at - asked <= LATEST_S
+    assert helpers.last_step(machine) - asked <= LATEST_S
+    before = helpers.footprint(machine)
+    time.sleep(0.3)
+    assert helpers.footprint(machine) == before
+    assert safety(machine) == {"level": "emergency", "emergency_stop_active": True}
+
+
+def long_move(machine):
+    """A move of four seconds that is under way."""
+    go(machine, x=20, y=50)
+    move = Later(post, machine, "motion/move", {"x": 220, "feedrate": 3000, "wait": True})
+    wait_for("the move", lambda: axis(machine, "x") > 25)
+    return move
+
+
+@pytest.mark.smoke
+def test_stop_in_a_move(homed):
+    move = long_move(homed)
+    asked = stop(homed)
+    refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")  # the very next one
+    stopped(homed, asked)
+    refused(move.answer(5), "EMERGENCY_STOP_ACTIVE")
+    assert axis(homed, "x") < 60
+    for command, body in (("motion/move", {"x": 30}), ("motion/home", {}), ("gpio/write", {"pin": "valve1", "value": 1}), ("vacuum/on", {}), ("pnp/pick", {}),
+                          ("feeder/advance", {"feeder": "feeder1", "distance": 4}), ("motion/wait", {})):
+        with nothing_reaches_klipper(homed):
+            refused(post(homed, command, body), "EMERGENCY_STOP_ACTIVE")
+    for path in ("status", "position", "gpio/read_all", "sensor/read_all", "version"):
+        ok(get(homed, path))  # reads go on
+    assert homed.get("/health")[0] == 200
+    assert homed.get("/ready")[0] == 503
+    stop_again = ok(post(homed, "system/emergency_stop"))  # repeatable, in every state
+    assert stop_again["emergency_stop_active"] is True
+
+
+@pytest.mark.smoke
+def test_reset_brings_it_back(homed):
+    go(homed, x=20)
+    stop(homed)
+    boots = homed.sim_cmd("status")["mcu"]["boots"]
+    data = ok(post(homed, "system/reset"))
+    assert data["reset_complete"] is True
+    assert homed.klippy_state()[0] == "ready"
+    assert homed.sim_cmd("status")["mcu"]["boots"] > boots
+    assert safety(homed)["emergency_stop_active"] is False
+    assert homed.get("/ready")[0] == 200
+    assert not {"x", "y", "z"} & set(helpers.position(homed)["homed_axes"])
+    with nothing_reaches_klipper(homed):
+        refused(post(homed, "motion/move", {"x": 30}), "HOMING_REQUIRED")
+    helpers.make_homed(homed)
+    go(homed, x=30)
+    assert axis(homed, "x") == pytest.approx(30, abs=helpers.X_STEP)
+
+
+def test_who_waited_is_answered(homed):
+    """In flight: EMERGENCY_STOP_ACTIVE. Not sent: CANCELLED. Nothing of it ever runs."""
+    move = long_move(homed)
+    waiting = [Later(post, homed, "motion/move", {"x": 30, "feedrate": FAST}), Later(post, homed, "gpio/write", {"pin": "valve1", "value": 1}),
+               Later(post, homed, "pnp/pick"), Later(post, homed, "motion/wait")]
+    wait_for("they wait", lambda: ok(get(homed, "status"))["queue"]["size"] == 5, 2)
+    since = time.time()
+    asked = stop(homed)
+    refused(move.answer(5), "EMERGENCY_STOP_ACTIVE")
+    for later in waiting:
+        refused(later.answer(5), "CANCELLED")
+        assert later.t - asked < 5
+    stopped(homed, asked)
+    assert ok(get(homed, "status"))["queue"]["size"] == 0
+    ok(post(homed, "system/reset"))
+    time.sleep(0.5)
+    assert [s for s in helpers.scripts(homed, since) if "G1" in s or "SET_PIN" in s] == []
+    assert pin(homed, "PD2") == 0
+
+
+def test_accepted_moves_do_not_go_on_after_the_reset(homed):
+    """A queue of moves that Klipper had accepted is gone with the stop."""
+    go(homed, x=20, y=50)
+    for x in (80, 140, 200):
+        ok(post(homed, "motion/move", {"x": x, "feedrate": 3000}))
+    wait_for("the moves", lambda: axis(homed, "x") > 25)
+    asked = stop(homed)
+    stopped(homed, asked)
+    before = steps(homed)["total_steps"]
+    ok(post(homed, "system/reset"))
+    time.sleep(1)
+    assert steps(homed)["total_steps"] == before
+
+
+def test_stop_in_a_pick(homed):
+    """Vacuum off at the microcontroller within the bound, whatever the sequence was about to do."""
+    homed.sim_cmd("add_part e1 x=60 y=60 z=1 thick=0.5")
+    whole = Later(post, homed, "pnp/pick_and_place", {"x": 60, "y": 60, "place_x": 130, "place_y": 130, "nozzle": "N1", "feedrate": FAST})
+    homed.sim_cmd("wait_pin n1.valve 1 8000")
+    asked = stop(homed)
+    stopped(homed, asked)
+    assert (pin(homed, "PD0"), pin(homed, "PD2")) == (0, 0)
+    off = [e["t"] for e in homed.events("pin") if e["name"] in ("n1.pump", "n1.valve") and e["value"] == 0][-2:]
+    assert all(t - asked <= LATEST_S for t in off)
+    refused(whole.answer(5), "EMERGENCY_STOP_ACTIVE")
+    homed.sim_cmd("remove_parts 0 0 400 400")
+
+
+def test_stop_while_homing(machine):
+    helpers.make_ready(machine)
+    helpers.unhome(machine)
+    machine.sim_cmd("place_axis x 200")
+    home = Later(post, machine, "motion/home", {"axes": ["z", "x"]})
+    wait_for("homing", lambda: steps(machine, "z")["moving"], 10)
+    asked = stop(machine)
+    stopped(machine, asked)
+    refused(home.answer(5), "EMERGENCY_STOP_ACTIVE")
+
+
+def test_stop_goes_past_a_busy_lane_and_many_clients(homed):
+    move = long_move(homed)
+    noise = [Later(get, homed, "sensor/read?sensor=vacuum1&live=true") for _ in range(30)]
+    noise += [Later(post, homed, "gpio/write", {"pin": "valve2", "value": 1}) for _ in range(30)]
+    asked = stop(homed)
+    stopped(homed, asked)
+    refused(move.answer(5), "EMERGENCY_STOP_ACTIVE")
+    for n in noise:
+        assert n.answer(15)[0] in (200, 409, 503)
+    assert pin(homed, "PD3") == 0
+
+
+@pytest.mark.smoke
+def test_stop_by_others_latches_too(homed):
+    """Somebody presses the stop in Mainsail."""
+    move = long_move(homed)
+    behind = Later(post, homed, "motion/move", {"y": 60})
+    wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2, 2)
+    homed.moonraker_call("printer.emergency_stop")
+    refused(move.answer(5), "EMERGENCY_STOP_ACTIVE")
+    refused(behind.answer(5), "EMERGENCY_STOP_ACTIVE", "CANCELLED")
+    wait_for("latched", lambda: safety(homed)["emergency_stop_active"], 2)
+    refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
+    ok(post(homed, "system/reset"))
+    assert safety(homed)["emergency_stop_active"] is False
+
+
+def test_m112_by_others_latches_and_their_restart_releases(homed):
+    Later(homed.gcode, "M112")
+    wait_for("latched", lambda: safety(homed)["emergency_stop_active"], 3)
+    refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
+    homed.moonraker_call("printer.firmware_restart")
+    homed.wait_klipper_ready(20)
+    wait_for("released", lambda: not safety(homed)["emergency_stop_active"], 5)
+    refused(post(homed, "motion/move", {"x": 30}), "HOMING_REQUIRED")
+
+
+def test_our_stop_outlives_a_restart_by_others(homed):
+    """Only a reset clears it; as Klipper is ready by then, the firmware is not restarted a second time."""
+    stop(homed)
+    homed.moonraker_call("printer.firmware_restart")
+    homed.wait_klipper_ready(20)
+    time.sleep(1)
+    assert safety(homed)["emergency_stop_active"] is True
+    with nothing_reaches_klipper(homed):
+        refused(post(homed, "motion/home"), "EMERGENCY_STOP_ACTIVE")
+    boots = homed.sim_cmd("status")["mcu"]["boots"]
+    wait_for("the shim sees Klipper", lambda: homed.get("/ready")[1]["klipper"] == "ready", 5)
+    ok(post(homed, "system/reset"))
+    assert homed.sim_cmd("status")["mcu"]["boots"] == boots
+    assert safety(homed)["emergency_stop_active"] is False
+
+
+def test_reset_of_what_is_not_stopped(homed):
+    """Nothing to clear: it says so, restarts nothing and unhomes nothing."""
+    boots = homed.sim_cmd("status")["mcu"]["boots"]
+    assert ok(post(homed, "system/reset"))["reset_complete"] is True
+    assert homed.sim_cmd("status")["mcu"]["boots"] == boots
+    assert {"x", "y", "z"} <= set(helpers.position(homed)["homed_axes"])
+
+
+def test_stop_with_moonraker_away_and_back(homed):
+    """Nobody confirms: 504 that says so. The latch holds, and the stop goes out as soon as there is a way."""
+    go(homed, x=20, y=50)
+    ok(post(homed, "motion/move", {"x": 25, "feedrate": FAST}))
+    homed.moonraker.kill()
+    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503, 5)
+    began = time.monotonic()
+    body = refused(post(homed, "system/emergency_stop"), "TIMEOUT")
+    assert time.monotonic() - began < 8
+    assert body["details"]["emergency_stop_active"] is True and body["details"]["confirmed_by"] == "none"
+    refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
+    homed.moonraker.start()
+    wait_for("the stop arrives", lambda: homed.sim_cmd("status")["mcu"]["shutdown"], 20)
+    refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
+    wait_for("Moonraker is back", lambda: homed.klippy_state()[0] == "shutdown", 10)
+    ok(post(homed, "system/reset"))
+
+
+def test_stop_of_a_machine_that_cannot_move(homed):
+    """The microcontroller is shut down already: the stop is still accepted and answered."""
+    homed.sim_cmd("fault shutdown")
+    wait_for("Klipper knows", lambda: homed.klippy_state()[0] == "shutdown", 5)
+    data = ok(post(homed, "system/emergency_stop"))
+    assert data["emergency_stop_active"] is True
+    refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
+    ok(post(homed, "system/reset"))
+    still(homed)
