@@ -94,11 +94,23 @@ static const char *pin_title(const struct kp_pin *p)
     return p->kind == KP_PIN_ENDSTOP ? p->name : p->object;
 }
 
+/* A board pin as a client may write it: at most one '!' before it, none of the blanks and pull-ups that Klipper's own files may have. */
+static bool asked_pin_ok(struct kp_str name)
+{
+    for (size_t i = 0; i < name.n; i++) {
+        char c = name.p[i];
+        bool plain = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == ':' || c == '-' || c == '/';
+        if (!plain && !(c == '!' && i == 0))
+            return false;
+    }
+    return name.n > 0;
+}
+
 enum kp_err kp_machine_find_pin(const struct kp_machine *m, struct kp_str name, int *index, bool *inverted, struct kp_error *e)
 {
     struct wanted w = { .name = name };
     char shown[KP_NAME_MAX];
-    w.is_pin = kp_pin_parse(name, w.chip, w.board, &w.inverted);
+    w.is_pin = asked_pin_ok(name) && kp_pin_parse(name, w.chip, w.board, &w.inverted);
     for (enum tier tier = BY_ALIAS; tier < TIER_COUNT; tier++) {
         size_t found = m->pin_count;
         for (size_t i = 0; i < m->pin_count; i++) {

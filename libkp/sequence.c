@@ -164,12 +164,13 @@ void plan_refused(const struct kp_machine *m, const struct kp_call *call, struct
             if (strcmp(p->name, f->item[i].field) == 0 && (p->type == KP_P_BOOL || p->type >= KP_P_AXES))
                 return;
         }
-    if (call->command->strategy != KP_GCODE || kp_call_needs_position(m, call))
+    bool unsure = kp_call_needs_position(m, call); /* of the position, which may be old by now */
+    if (call->command->strategy != KP_GCODE || (unsure && call->command->id == KP_MOVE && kp_call_slot(call, "relative")->flag))
         return;
     kp_seq_plan(&s, m, call, false, &more);
     kp_seq_free(s);
     for (size_t i = 0; i < more.count; i++)
-        if (tell_too(call, f, &more.item[i]))
+        if (!(unsure && more.item[i].code == KP_INTERLOCK) && tell_too(call, f, &more.item[i]))
             kp_faults_add(f, &more.item[i]);
 }
 

@@ -94,7 +94,7 @@ static json_t *stamp(const struct answer_time *t)
 
 static json_t *pin_value(const struct kp_pin *p, bool inverted)
 {
-    if (!p->known)
+    if (p->changed_ms == INT64_MIN) /* never told */
         return json_null();
     double v = inverted ? 1 - p->value : p->value;
     return p->kind == KP_PIN_PWM ? json_real(v) : json_integer(v >= 0.5);
@@ -122,7 +122,7 @@ json_t *answer_pins(const struct kp_machine *m, const struct answer_time *t)
 
 json_t *answer_sensor(const struct kp_sensor *s, const struct answer_time *t)
 {
-    return json_pack("{s:s,s:s,s:o,s:s,s:o,s:b}", "sensor", s->name, "type", s->type, "value", s->known ? json_finite(s->value) : json_null(), "unit", s->unit,
+    return json_pack("{s:s,s:s,s:o,s:s,s:o,s:b}", "sensor", s->name, "type", s->type, "value", s->changed_ms != INT64_MIN ? json_finite(s->value) : json_null(), "unit", s->unit,
                      "last_updated", stamp(t), "stale", !t->fresh);
 }
 

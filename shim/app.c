@@ -222,8 +222,8 @@ static bool never_told(const struct app *a, const struct kp_call *call)
 {
     double xyz[3];
     switch (call->command->id) {
-    case KP_GPIO_READ: return !kp_machine_pin(a->machine, (size_t)call->slot[0].index)->known;
-    case KP_SENSOR_READ: return !kp_machine_sensor(a->machine, (size_t)call->slot[0].index)->known;
+    case KP_GPIO_READ: return kp_machine_pin(a->machine, (size_t)call->slot[0].index)->changed_ms == INT64_MIN;
+    case KP_SENSOR_READ: return kp_machine_sensor(a->machine, (size_t)call->slot[0].index)->changed_ms == INT64_MIN;
     case KP_GPIO_READ_ALL: return !kp_machine_pin(a->machine, 0);
     case KP_SENSOR_READ_ALL: return !kp_machine_sensor(a->machine, 0);
     case KP_GET_POSITION: return !kp_machine_position(a->machine, xyz) && !kp_machine_commanded(a->machine, xyz);

@@ -21,6 +21,7 @@
 #define LISTENERS_MAX 4             /* addresses a name may stand for */
 #define ACCEPTS_A_TURN 64           /* so that a flood of connects does not hold the loop */
 #define BACKLOG 511                 /* connects the kernel keeps for us */
+#define FULL_PAUSE_MS 10            /* when the undecided are many and young */
 #define ACCEPT_PAUSE_MS 100         /* when descriptors or memory have run out */
 
 struct undecided { int fd; int64_t until_ms; struct sockaddr_storage peer; socklen_t peer_len; };
@@ -101,7 +102,6 @@ static void on_expire(void *user)
 static void keep(struct gate *g, int fd, const struct sockaddr_storage *peer, socklen_t len)
 {
     int want = PEEK;
-    if (g->waiting_count == GATE_UNDECIDED_MAX) decide(g, 0, CLOSE);
     if (setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &want, sizeof want) || loop_watch(g->loop, fd, EPOLLIN | EPOLLRDHUP, on_bytes, g)) {
         close(fd);
         return;
@@ -110,11 +110,30 @@ static void keep(struct gate *g, int fd, const struct sockaddr_storage *peer, so
     g->waiting[g->waiting_count++] = (struct undecided){ fd, loop_now_ms() + GATE_UNDECIDED_MS, *peer, len };
 }
 
+static void pause_accepting(struct gate *g, int64_t ms)
+{
+    for (int i = 0; i < g->listener_count; i++) loop_unwatch(g->loop, g->listeners[i]);
+    loop_timer_set(g->pause, ms);
+}
+
+/* Room for one more undecided socket. Not yet: the oldest has had too little time, so the next connects stay in the kernel for a moment. */
+static bool make_room(struct gate *g)
+{
+    if (g->waiting_count < GATE_UNDECIDED_MAX) return true;
+    if (g->waiting[0].until_ms - GATE_UNDECIDED_MS + GATE_GRACE_MS > loop_now_ms()) return false;
+    decide(g, 0, CLOSE);
+    return true;
+}
+
 static void on_connect(void *user, int listener, uint32_t events)
 {
     struct gate *g = user;
     (void)events;
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
+        if (!make_room(g)) {
+            pause_accepting(g, FULL_PAUSE_MS);
+            return;
+        }
         struct sockaddr_storage peer;
         socklen_t len = sizeof peer;
         int one = 1, fd = accept4(listener, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -123,8 +142,7 @@ static void on_connect(void *user, int listener, uint32_t events)
         if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
             if (!g->short_of) log_line(LOG_WARNING, "gate", "accept error=\"%s\" pause_ms=%d", strerror(errno), ACCEPT_PAUSE_MS);
             g->short_of = true;
-            for (int k = 0; k < g->listener_count; k++) loop_unwatch(g->loop, g->listeners[k]);
-            loop_timer_set(g->pause, ACCEPT_PAUSE_MS);
+            pause_accepting(g, ACCEPT_PAUSE_MS);
             return;
         }
         if (fd < 0) continue; /* that connection is gone; the next may be good */

@@ -11,7 +11,8 @@ struct loop;
 /* Takes the socket. */
 typedef void gate_adopt_fn(void *user, int fd, const struct sockaddr *peer, socklen_t len);
 
-#define GATE_UNDECIDED_MAX 64    /* sockets that have not sent enough to tell; one more and the oldest is closed */
+#define GATE_UNDECIDED_MAX 64    /* sockets that have not sent enough to tell; one more and the oldest is closed, once it has had GATE_GRACE_MS */
+#define GATE_GRACE_MS 250         /* a burst of honest connects waits in the kernel that long rather than lose its oldest */
 #define GATE_UNDECIDED_MS 5000   /* and so long */
 
 /* Listens on host (an address or a name) and port. ws may be NULL: then everything is HTTP. NULL with a message in err (err_size bytes) on failure. */

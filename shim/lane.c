@@ -12,6 +12,7 @@
 #include "moonraker.h"
 
 #define FOREIGN_MM 0.001 /* a toolhead further than this from where we left it was moved by somebody else */
+#define CONFIRM_MS 5000  /* deadline of the question after a script that waited */
 #define NEVER INT64_MIN
 
 struct lane_job {
@@ -26,7 +27,7 @@ struct lane_job {
 };
 
 /* What the lane waits for. Absent from the list means: nothing, it is idle. */
-enum wait { IDLE, NEXT_TURN, SCRIPT, RESTORE, NEUTRAL, NEUTRAL_PUSH, PLAN_PUSH, SAMPLE, SETTLE };
+enum wait { IDLE, NEXT_TURN, SCRIPT, CONFIRM, RESTORE, NEUTRAL, NEUTRAL_PUSH, PLAN_PUSH, SAMPLE, SETTLE };
 
 struct lane {
     struct loop *loop;
@@ -37,7 +38,7 @@ struct lane {
     size_t size;
     enum wait wait;
     bool running;                /* head has been begun */
-    uint64_t call;               /* the script in flight; 0: none */
+    uint64_t call;               /* the question in flight, nearly always a script; 0: none */
     const char *script;          /* its text */
     char unknown[KP_NAME_MAX];   /* a word of it that Klipper did not know */
     int64_t answered_ms;         /* when the last script was answered: a push after it covers it */
@@ -51,6 +52,15 @@ struct lane {
 };
 
 static void advance(struct lane *n);
+
+/* Goes on at the next turn of the loop when there is something to do. */
+static void wake(struct lane *n)
+{
+    if (n->wait != IDLE || (!n->head && !n->restore_owed))
+        return;
+    n->wait = NEXT_TURN;
+    loop_timer_set(n->turn, 0);
+}
 
 /* ---- the end of a job ---- */
 
@@ -75,10 +85,7 @@ static void job_end(struct lane *n, const struct kp_faults *f)
         j->done(j->user, &o);
     kp_seq_free(j->seq);
     free(j);
-    if (n->head && n->wait == IDLE) {
-        n->wait = NEXT_TURN;
-        loop_timer_set(n->turn, 0);
-    }
+    wake(n);
 }
 
 static void job_fail(struct lane *n, const struct kp_error *e)
@@ -86,6 +93,14 @@ static void job_fail(struct lane *n, const struct kp_error *e)
     struct kp_faults f = { .count = 0 };
     kp_faults_add(&f, e);
     job_end(n, &f);
+}
+
+/* What the lane did for itself failed: so does the command that waited for it, if one did. */
+static void head_fail(struct lane *n, const struct kp_error *e)
+{
+    n->wait = IDLE;
+    if (n->head)
+        job_fail(n, e);
 }
 
 /* ---- scripts ---- */
@@ -100,7 +115,7 @@ static void send_script(struct lane *n, const char *text, enum wait wait, mr_don
         return;
     struct kp_error e;
     kp_error_set(&e, KP_INTERNAL_ERROR, NULL, "out of memory");
-    job_fail(n, &e);
+    head_fail(n, &e);
 }
 
 /* What a script that did not work means for its command. */
@@ -171,6 +186,27 @@ static void note_writes(struct lane *n, const struct kp_seq *seq)
         kp_machine_axis_written(n->machine, a[i].axis, a[i].position, a[i].homed);
 }
 
+static void away(struct lane *n);
+
+/* A shutdown ends M400 early and Klipper answers ok to it (tried), so "done" is believed only of a Klipper that is still ready afterwards. */
+static void on_confirmed(void *user, const struct mr_reply *r)
+{
+    struct lane *n = user;
+    struct kp_error e;
+    const char *state = r->outcome == MR_OK ? json_string_value(json_object_get(r->result, "state")) : NULL;
+    n->call = 0;
+    if (state && !strcmp(state, "ready"))
+        step(n, KP_EV_OK, 0, NULL);
+    else if (r->outcome == MR_OK && kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY)
+        n->wait = CONFIRM; /* the mirror is about to tell why, by lane_changed */
+    else if (r->outcome == MR_OK)
+        away(n);
+    else {
+        kp_error_set(&e, KP_OUTCOME_UNKNOWN, NULL, "Klipper accepted the command and went away: it may have run");
+        step(n, KP_EV_ERROR, 0, &e);
+    }
+}
+
 static void on_script(void *user, const struct mr_reply *r)
 {
     struct lane *n = user;
@@ -182,7 +218,14 @@ static void on_script(void *user, const struct mr_reply *r)
     }
     note_motion(n);
     note_writes(n, n->head->seq);
-    step(n, KP_EV_OK, 0, NULL);
+    if (!has_word(n->script, "M400")) {
+        step(n, KP_EV_OK, 0, NULL);
+        return;
+    }
+    n->wait = CONFIRM;
+    n->call = mr_call(n->mr, "printer.info", NULL, CONFIRM_MS, on_confirmed, n);
+    if (!n->call)
+        away(n);
 }
 
 /* ---- the running sequence ---- */
@@ -271,7 +314,7 @@ static void on_restored(void *user, const struct mr_reply *r)
         n->restore_owed = false;
         advance(n);
     } else {
-        job_fail(n, &e); /* still owed: nothing moves on a state that is not the client's */
+        head_fail(n, &e); /* still owed: nothing moves on a state that is not the client's */
     }
 }
 
@@ -307,6 +350,14 @@ static void make_neutral(struct lane *n)
     send_script(n, n->neutral_text, NEUTRAL, on_neutral);
 }
 
+static bool plans(struct lane *n, struct kp_faults *f)
+{
+    struct kp_seq *s = NULL;
+    bool ok = kp_seq_plan(&s, n->machine, &n->head->call, false, f) == KP_OK;
+    kp_seq_free(s);
+    return ok;
+}
+
 /* Brings the head job as far as it can go before its first script. */
 static void advance(struct lane *n)
 {
@@ -322,12 +373,14 @@ static void advance(struct lane *n)
     }
     if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK)
         job_end(n, &f);
+    else if (kp_call_needs_position(n->machine, &j->call) && !covered(n))
+        n->wait = PLAN_PUSH;
+    else if ((n->restore_owed || n->neutral_owed) && !plans(n, &f))
+        job_end(n, &f); /* what is refused sends nothing, not even a script of ours */
     else if (n->restore_owed)
         send_script(n, kp_script_restore(), RESTORE, on_restored);
     else if (n->neutral_owed)
         make_neutral(n);
-    else if (kp_call_needs_position(n->machine, &j->call) && !covered(n))
-        n->wait = PLAN_PUSH;
     else
         plan(n);
 }
@@ -335,7 +388,11 @@ static void advance(struct lane *n)
 static void on_turn(void *user)
 {
     struct lane *n = user;
-    if (n->wait == NEXT_TURN)
+    if (n->wait != NEXT_TURN)
+        return;
+    if (n->restore_owed && kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY && !kp_safety_latched(n->machine))
+        send_script(n, kp_script_restore(), RESTORE, on_restored); /* also when no command follows: the state is everybody's */
+    else
         advance(n);
 }
 
@@ -410,10 +467,7 @@ struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_do
         n->head = j;
     n->tail = j;
     n->size++;
-    if (n->wait == IDLE) {
-        n->wait = NEXT_TURN;
-        loop_timer_set(n->turn, 0);
-    }
+    wake(n);
     return j;
 }
 
@@ -483,25 +537,35 @@ void lane_pushed(struct lane *n)
     }
 }
 
+/* Klipper is not ready any more: ends what runs. */
+static void away(struct lane *n)
+{
+    struct kp_error e;
+    mr_forget(n->mr, n->call);
+    n->call = 0;
+    if (kp_safety_latched(n->machine))
+        kp_error_set(&e, KP_EMERGENCY_STOP_ACTIVE, NULL, "the machine was stopped: %s", kp_safety_reason(n->machine));
+    else
+        kp_error_set(&e, KP_KLIPPY_DISCONNECTED, NULL, "Klipper is not ready: %s", kp_klippy_name(kp_machine_klippy_state(n->machine)));
+    if (n->running && n->head->seq)
+        step(n, KP_EV_ERROR, 0, &e);
+    else
+        head_fail(n, &e);
+}
+
 /* Klipper left "ready": what waited for a push of it will never come, and a script that it drops in a shutdown may never be answered. */
 void lane_changed(struct lane *n)
 {
-    struct kp_error e;
     if (kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY)
         return;
     n->neutral_owed = true;
     n->unflushed_ms = NEVER;
     if (kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN && kp_machine_moonraker_connected(n->machine))
         n->restore_owed = false; /* that Klipper is gone, and the saved state with it */
-    if (!n->running || (n->call && kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN))
+    if (n->call && n->wait != CONFIRM && kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN)
         return; /* Moonraker answers what is in flight when Klipper or the connection goes */
-    mr_forget(n->mr, n->call);
-    n->call = 0;
-    kp_error_set(&e, KP_KLIPPY_DISCONNECTED, NULL, "Klipper is in %s: %s", kp_klippy_name(kp_machine_klippy_state(n->machine)), kp_machine_klippy_message(n->machine));
-    if (n->head->seq)
-        step(n, KP_EV_ERROR, 0, &e);
-    else
-        job_fail(n, &e);
+    if (n->running || n->call)
+        away(n);
 }
 
 void lane_console(struct lane *n, const char *line)

@@ -275,8 +275,8 @@ static void on_notify(void *user, const char *method, json_t *params)
     } else if (!strcmp(method, "notify_klippy_ready")) {
         read_all(s);
     } else if (!strcmp(method, "notify_klippy_shutdown")) {
-        set_klippy(s, KP_KLIPPY_SHUTDOWN, kp_machine_klippy_message(s->machine));
-        read_all(s); /* for Klipper's words on it */
+        loop_timer_cancel(s->poll);
+        ask(s, "printer.info", NULL, on_printer); /* Klipper's words on it tell whether somebody asked for it */
     }
 }
 

@@ -315,7 +315,7 @@ static void fault_shutdown(struct request *r)
 
 static void do_fault(struct request *r)
 {
-    const char *kind = r->arg[0];
+    const char *kind = r->arg[0] ? r->arg[0] : "";
     double v = 0;
 
     log_event(r->c->log, r->at, "fault", ",\"kind\":\"%s\"", strspn(kind, "abcdefghijklmnopqrstuvwxyz_") == strlen(kind) ? kind : "?");

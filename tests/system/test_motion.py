@@ -180,7 +180,7 @@ FOREIGN = {
 FOREIGN["all"] = "\n".join(FOREIGN.values())
 
 
-@pytest.mark.parametrize("name", [pytest.param("all", marks=pytest.mark.smoke)] + [n for n in FOREIGN if n != "all"])
+@pytest.mark.parametrize("name", [pytest.param("all", marks=pytest.mark.smoke), "relative", "origin"])
 def test_foreign_modes_change_nothing_and_stay(homed, foreign, name):
     go(homed, x=50, y=50, z=-10)
     foreign(FOREIGN[name])
@@ -366,7 +366,8 @@ LIMITS = [
 
 @pytest.mark.parametrize("target, field, limit", LIMITS)
 def test_limits_of_klipper(homed, target, field, limit):
-    go(homed, x=50, y=50)
+    if "relative" in target:
+        go(homed, x=50, y=50)
     with nothing_reaches_klipper(homed):
         body = refused(post(homed, "motion/move", target), "POSITION_OUT_OF_BOUNDS")
     (error,) = body["details"]["errors"]
