@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "answer.h"
 #include "app.h"
@@ -148,7 +149,7 @@ static const char *refused_post(struct http_request *h, enum kp_err *code)
     if (origin && (!host || strncmp(origin, "http", 4) || !strstr(origin, "://") || strcmp(strstr(origin, "://") + 3, host)))
         return "requests from pages of another origin are refused";
     *code = KP_UNSUPPORTED_MEDIA_TYPE;
-    if ((n || type) && (!type || strncmp(type, "application/json", 16) || (type[16] && type[16] != ';' && type[16] != ' ')))
+    if ((n || type) && (!type || strncasecmp(type, "application/json", 16) || (type[16] && type[16] != ';' && type[16] != ' ')))
         return "the body must be application/json";
     return NULL;
 }

@@ -273,7 +273,8 @@ static void on_notify(void *user, const char *method, json_t *params)
         set_klippy(s, KP_KLIPPY_GONE, "");
         read_all(s);
     } else if (!strcmp(method, "notify_klippy_ready")) {
-        read_all(s);
+        if (!s->subscribed && !s->asked) /* else a poll saw it first, and reading it twice would take "ready" back */
+            read_all(s);
     } else if (!strcmp(method, "notify_klippy_shutdown")) {
         loop_timer_cancel(s->poll);
         ask(s, "printer.info", NULL, on_printer); /* Klipper's words on it tell whether somebody asked for it */
@@ -338,6 +339,23 @@ static void on_refreshed(void *user, const struct mr_reply *r)
     free(q);
 }
 
+/* {"x": "open"}: the endstops as just asked, in the words of their status object. */
+static void on_endstops(void *user, const struct mr_reply *r)
+{
+    struct refresh *q = user;
+    const char *name;
+    json_t *answer, *last = json_object();
+    if (r->outcome == MR_OK)
+        json_object_foreach(r->result, name, answer)
+            json_object_set_new(last, name, json_integer(json_is_string(answer) && strcmp(json_string_value(answer), "open") != 0));
+    json_t *status = json_pack("{s:{s:o}}", "query_endstops", "last_query", last);
+    if (r->outcome == MR_OK && status)
+        feed_status(q->s, status);
+    json_decref(status);
+    q->done(q->user, r->outcome == MR_OK);
+    free(q);
+}
+
 void state_refresh(struct state *s, const char *object, int64_t timeout_ms, state_done *done, void *user)
 {
     struct refresh *q = malloc(sizeof *q);
@@ -346,5 +364,9 @@ void state_refresh(struct state *s, const char *object, int64_t timeout_ms, stat
         return;
     }
     *q = (struct refresh){ s, done, user };
+    if (!strcmp(object, "query_endstops")) { /* its status holds only what was last asked */
+        mr_call(s->mr, "printer.query_endstops.status", NULL, timeout_ms, on_endstops, q);
+        return;
+    }
     mr_call(s->mr, "printer.objects.query", json_pack("{s:{s:n}}", "objects", object), timeout_ms, on_refreshed, q);
 }

@@ -214,6 +214,23 @@ def test_moonraker_killed_with_modes_of_others(homed):
     homed.gcode("RESTORE_GCODE_STATE NAME=_test_clean")
 
 
+def test_new_klipper_that_is_ready_before_we_look(homed):
+    """We never see it start. What the old one owed us (modes to put back) died with it, and the machine can be used."""
+    move, _ = long_move(homed, 2)
+    homed.klipper.kill()
+    refused(move.answer(5), "OUTCOME_UNKNOWN", "KLIPPY_DISCONNECTED")
+    still(homed)
+    homed.shim.pause()
+    homed.klipper.start()
+    since = klipper_ready(homed)
+    homed.shim.resume()
+    back(homed, since)
+    helpers.tell_position(homed)
+    for x in (30, 35):
+        go(homed, x=x)
+        assert axis(homed, "x") == pytest.approx(x, abs=X_STEP)
+
+
 @BOTH
 def test_moonraker_that_stands_still(homed):
     """Alive but silent: reads turn stale, a command ends at its deadline and is not sent again."""
@@ -297,9 +314,8 @@ def test_mcu_hangs_for_a_moment(homed):
     before = steps(homed)["total_steps"]
     homed.sim_cmd("fault hang 1000")
     ok(post(homed, "motion/move", {"x": 70, "feedrate": 3000, "wait": True}, timeout=30))  # M400 counts on a clock that Klipper only estimates now
-    time.sleep(1.2)
+    wait_for("it arrives", lambda: axis(homed, "x") == pytest.approx(70, abs=X_STEP), 15)
     still(homed)
-    assert axis(homed, "x") == pytest.approx(70, abs=X_STEP)
     assert steps(homed)["total_steps"] - before == round(20 / X_STEP)
 
 
@@ -325,8 +341,14 @@ def test_mcu_hangs_for_long(make_rig):
     wait_for("it is seen", lambda: machine.get("/ready")[0] == 503, 10)
     wait_for("the microcontroller is back", lambda: machine.sim_cmd("status", timeout=20), 30)
     before = steps(machine)["total_steps"]
-    wait_for("Klipper restarts", lambda: machine.moonraker_call("printer.firmware_restart"), 10)
-    back(machine, klipper_ready(machine))
+    for _ in range(5):  # one restart may meet the microcontroller still catching up, and Klipper says so
+        wait_for("Klipper restarts", lambda: machine.moonraker_call("printer.firmware_restart"), 10)
+        try:
+            since = klipper_ready(machine)
+            break
+        except rig.RigError:
+            pass
+    back(machine, since)
     assert steps(machine)["total_steps"] == before
 
 

@@ -409,6 +409,7 @@ def test_travel_interlock(homed):
 def test_interlock_sees_foreign_moves(homed, foreign):
     go(homed, x=50, y=50, z=-20)
     foreign("G90\nG1 Z-28 F1200")
+    helpers.wait_for("the mirror has it", lambda: ok(get(homed, "position"))["commanded"]["z"] == -28, 2)  # a tick
     refused(post(homed, "motion/move", {"x": 60}), "INTERLOCK")
     go(homed, z=-20)
 
