@@ -239,7 +239,7 @@ class Bench:
                         raise NotMeasured(f"{paths[i % len(paths)]}: {answer.decode()}")
                     time.sleep(max(0.0, began + (i + 1) * gap_s - time.monotonic()))
             asked = proxy.methods - before
-            self.report.line(f"{count} reads of {len(paths)} kinds, {what}, in {time.monotonic() - began:.1f} s: {asked.total()} requests to Moonraker {dict(asked) or ''}")
+            self.report.line(f"{count} reads of {len(paths)} kinds, {what}, in {time.monotonic() - began:.1f} s: {asked.total()} requests to Moonraker{f' {dict(asked)}' if asked else ''}")
         self.report.figure("rest.moonraker_calls_per_1000_reads", asked.total() / count * 1000)
 
     # -- single moves

@@ -41,6 +41,7 @@ class Report:
         self.figures = {f.name: f for f in figures}
         self.values, self.lines = {}, []
         self.broken = False  # the machine could not be started, or did not end as it should
+        self.line(f"load average of the last minute before the run: {os.getloadavg()[0]:.2f}")
 
     def figure(self, name, value):
         self.values[name] = value
