@@ -31,7 +31,7 @@ struct app_request {
 };
 
 /* The text of a read, kept until the mirror changes. */
-struct kept { char *text; size_t n; uint64_t generation; bool fresh; };
+struct kept { char *text; size_t n; uint64_t generation; bool fresh; size_t queue; const char *running; };
 
 struct app {
     struct loop *loop;
@@ -41,7 +41,7 @@ struct app {
     struct lane *lane;
     struct app_request *waiting;
     uint64_t generation;         /* of what reads are answered from */
-    struct kept pins[KP_PINS_MAX], sensors[KP_SENSORS_MAX], all_pins, all_sensors, position, health;
+    struct kept pins[KP_PINS_MAX], sensors[KP_SENSORS_MAX], all_pins, all_sensors, position, status, health;
     uint64_t stop_call;          /* emergency stop on its way to Moonraker; 0: none */
     bool stop_owed;              /* latched, and nobody has confirmed that the machine stopped */
 };
@@ -186,7 +186,8 @@ static struct kept *kept_for(struct app *a, const struct kp_call *call)
     case KP_SENSOR_READ: return &a->sensors[s->index];
     case KP_SENSOR_READ_ALL: return &a->all_sensors;
     case KP_GET_POSITION: return &a->position;
-    default: return NULL; /* status counts the lane, which changes without a push */
+    case KP_GET_STATUS: return &a->status;
+    default: return NULL;
     }
 }
 
@@ -197,6 +198,7 @@ static void keep(struct app *a, struct kept *k, json_t *data)
     k->text = data ? json_dumps(data, JSON_COMPACT) : NULL;
     k->n = k->text ? strlen(k->text) : 0;
     k->generation = a->generation, k->fresh = state_fresh(a->state);
+    k->queue = lane_size(a->lane), k->running = lane_running(a->lane);
     json_decref(data);
 }
 
@@ -208,7 +210,7 @@ static void reply_read(struct app *a, const struct kp_call *call, app_done *done
         tell_data(a, done, user, read_data(a, call));
         return;
     }
-    if (!k->text || k->generation != a->generation || k->fresh != fresh)
+    if (!k->text || k->generation != a->generation || k->fresh != fresh || (k == &a->status && (k->queue != lane_size(a->lane) || k->running != lane_running(a->lane))))
         keep(a, k, read_data(a, call));
     tell_text(a, done, user, k->text, k->n);
 }
@@ -553,6 +555,7 @@ void app_free(struct app *a)
     kept_free(&a->all_pins, 1);
     kept_free(&a->all_sensors, 1);
     kept_free(&a->position, 1);
+    kept_free(&a->status, 1);
     kept_free(&a->health, 1);
     kp_machine_free(a->machine);
     free(a);

@@ -42,6 +42,7 @@ struct lane {
     const char *script;          /* its text */
     char unknown[KP_NAME_MAX];   /* a word of it that Klipper did not know */
     int64_t answered_ms;         /* when the last script was answered: a push after it covers it */
+    bool position_known;         /* the last script that moved said where it ends, and the machine has been told */
     int64_t unflushed_ms;        /* when the first move was accepted that may not have started; NEVER: all have */
     bool restore_owed;           /* a script failed between its save and its restore */
     bool neutral_owed;           /* the neutral state has not been saved since Klipper was last ready */
@@ -153,6 +154,7 @@ static bool script_answer(struct lane *n, const struct mr_reply *r, struct kp_er
     n->answered_ms = loop_now_ms();
     if (script_error(n, r, e) == KP_OK)
         return true;
+    n->position_known = false;
     if (r->outcome == MR_ERROR && saves_state(n->script))
         n->restore_owed = true;
     return false;
@@ -207,6 +209,18 @@ static void on_confirmed(void *user, const struct mr_reply *r)
     }
 }
 
+/* Where an accepted script leaves the head is what Klipper's next push will say; waiting for that push would hold a stream of moves to its tick. */
+static void note_position(struct lane *n, const struct kp_seq *seq)
+{
+    double at[3];
+    bool says = kp_seq_expected(seq, at) && !isnan(at[0]) && !isnan(at[1]) && !isnan(at[2]);
+    struct kp_value v = { .kind = KP_NUMS, .nums = at, .count = 3 };
+    if (says)
+        kp_machine_status(n->machine, kp_str_of("gcode_move"), kp_str_of("position"), &v, n->answered_ms);
+    if (says || has_word(n->script, "G1") || has_word(n->script, "G28"))
+        n->position_known = says;
+}
+
 static void on_script(void *user, const struct mr_reply *r)
 {
     struct lane *n = user;
@@ -218,6 +232,7 @@ static void on_script(void *user, const struct mr_reply *r)
     }
     note_motion(n);
     note_writes(n, n->head->seq);
+    note_position(n, n->head->seq);
     if (!has_word(n->script, "M400")) {
         step(n, KP_EV_OK, 0, NULL);
         return;
@@ -350,6 +365,12 @@ static void make_neutral(struct lane *n)
     send_script(n, n->neutral_text, NEUTRAL, on_neutral);
 }
 
+/* Its distances count from where the head is, whoever moved it: that takes Klipper's own word. */
+static bool relative(const struct kp_call *call)
+{
+    return call->command->id == KP_MOVE && kp_call_slot(call, "relative")->flag;
+}
+
 static bool plans(struct lane *n, struct kp_faults *f)
 {
     struct kp_seq *s = NULL;
@@ -373,7 +394,7 @@ static void advance(struct lane *n)
     }
     if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK)
         job_end(n, &f);
-    else if (kp_call_needs_position(n->machine, &j->call) && !covered(n))
+    else if (kp_call_needs_position(n->machine, &j->call) && !covered(n) && !(n->position_known && !relative(&j->call)))
         n->wait = PLAN_PUSH;
     else if ((n->restore_owed || n->neutral_owed) && !plans(n, &f))
         job_end(n, &f); /* what is refused sends nothing, not even a script of ours */
@@ -559,6 +580,7 @@ void lane_changed(struct lane *n)
     if (kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY)
         return;
     n->neutral_owed = true;
+    n->position_known = false;
     n->unflushed_ms = NEVER;
     if (kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN && kp_machine_moonraker_connected(n->machine))
         n->restore_owed = false; /* that Klipper is gone, and the saved state with it */

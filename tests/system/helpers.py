@@ -260,6 +260,7 @@ def tell_position(machine, x=5, y=5, z=-20):
         machine.sim_cmd(f"place_axis {name} {mm}")
     enable = [f"SET_STEPPER_ENABLE STEPPER=stepper_{name} ENABLE=1" for name in "xyz"]
     machine.gcode("\n".join([*enable, f"SET_KINEMATIC_POSITION X={x} Y={y} Z={z}"]))
+    wait_for("motors on", lambda: [pin(machine, name) for name in ("PH0", "PH1", "PH2")] == [0, 0, 0], 2)  # active low
     wait_for("homed", lambda: {"x", "y", "z"} <= set(position(machine)["homed_axes"]), 2)
 
 
