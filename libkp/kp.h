@@ -435,6 +435,207 @@ KP_API const char *kp_script_flush(void);
 /* The first word of the i-th line of a script: true and *word while there is one. */
 KP_API bool kp_script_word(const char *script, size_t i, struct kp_str *word);
 
+/* ---- the cache (cache.c) ------------------------------------------------------------------------------------------------ */
+
+#define KP_CACHE_KEY_MAX 63            /* bytes of a key, at least 1 */
+#define KP_CACHE_VALUE_MAX 65536       /* bytes of a value */
+#define KP_CACHE_TTL_MAX_MS 2000000000 /* 23 days */
+#define KP_CACHE_ENTRIES_MAX 65000     /* most that kp_cache_options.entries may ask for */
+
+/* category, how long its values are fresh in ms when nobody says otherwise */
+#define KP_CATEGORIES(X) \
+    X(GPIO, "gpio", 1000) X(SENSOR, "sensor", 500) X(POSITION, "position", 100) X(FAN, "fan", 1000) \
+    X(PWM, "pwm", 1000) X(PRINTER, "printer", 2000) X(ACTUATOR, "actuator", 1000)
+
+enum kp_category {
+#define KP_X(name, text, ttl) KP_CACHE_##name,
+    KP_CATEGORIES(KP_X)
+#undef KP_X
+    KP_CATEGORY_COUNT
+};
+KP_API const char *kp_category_name(enum kp_category category); /* "gpio" */
+KP_API bool kp_category_by_name(struct kp_str name, enum kp_category *out);
+
+struct kp_cache_options {
+    size_t entries;                    /* most entries, 10,000; the least recently used makes room */
+    size_t bytes;                      /* most bytes of values too long for their entry (key and value over 173), 8 MiB; at least KP_CACHE_VALUE_MAX */
+    int64_t ttl_ms[KP_CATEGORY_COUNT]; /* by category; 0: only a push makes it fresh */
+    int64_t keep_ms;                   /* a stale value stays readable for so long, 24 h; INT64_MAX: for ever */
+    int64_t push_ms;                   /* a pushed value is fresh while the last push is younger, 1000; 0: pushes only restart its TTL */
+    uint64_t seed;                     /* of the hash: a random one where clients choose keys */
+};
+
+/* A value to keep. Key and value are copied; neither may be borrowed from the same cache. */
+struct kp_cache_row {
+    enum kp_category category;
+    struct kp_str key;   /* any bytes, by habit "gpio:PB5" */
+    struct kp_str value; /* any bytes: the answer as it is sent, so that a hit costs no printing; may be empty */
+    int64_t ttl_ms;      /* 0: the category's */
+    bool pushed;         /* subscribed: every push says again that it holds (kp_cache_pushed) */
+};
+
+enum kp_cache_found { KP_CACHE_NONE, KP_CACHE_FRESH, KP_CACHE_STALE };
+/* What was found. Borrowed until the next call that may change an entry: set, invalidate, clean. */
+struct kp_cached {
+    struct kp_str value;
+    enum kp_category category;
+    int64_t told_ms; /* when it was set or, pushed, last said to hold */
+    int64_t age_ms;  /* since then, never below 0 */
+};
+
+/* What to do with entries that no longer hold: forget them, or keep them as stale until they are set again. */
+enum kp_cache_how { KP_CACHE_DROP, KP_CACHE_EXPIRE };
+
+/* An entry worth asking for again. Key borrowed as in kp_cached. */
+struct kp_cache_hint { enum kp_category category; struct kp_str key; };
+
+struct kp_cache_stats {
+    uint64_t hits;      /* fresh answers */
+    uint64_t stale;     /* stale answers, on request */
+    uint64_t misses;    /* gets without an answer */
+    uint64_t sets;
+    uint64_t evictions; /* entries that made room for others */
+    uint64_t cleaned;   /* entries removed by kp_cache_clean */
+    size_t entries, bytes; /* now; bytes as kp_cache_options counts them */
+};
+
+struct kp_cache;
+
+KP_API void kp_cache_defaults(struct kp_cache_options *o);
+/* Gives an empty cache with all its entries' memory; o NULL: the defaults. KP_INVALID_PARAMETER, KP_INTERNAL_ERROR: out of memory. */
+KP_API enum kp_err kp_cache_new(struct kp_cache **out, const struct kp_cache_options *o, struct kp_error *e);
+KP_API void kp_cache_free(struct kp_cache *c);
+/* Keeps a value as told at now_ms, in place of the key's old one. On a fault (key or value too long, no memory) the old one is forgotten: it no
+ * longer holds. Allocates only for a value longer than its entry has room for. */
+KP_API enum kp_err kp_cache_set(struct kp_cache *c, const struct kp_cache_row *row, int64_t now_ms, struct kp_error *e);
+/* The key's value while it is fresh, that is younger than its TTL, or stale where stale_ok. Every get of an entry counts as its use. */
+KP_API enum kp_cache_found kp_cache_get(struct kp_cache *c, struct kp_str key, bool stale_ok, int64_t now_ms, struct kp_cached *out);
+/* A push came: every entry set with `pushed` is as it was last set. Constant time. Pushed entries are to be expired when the subscription ends. */
+KP_API void kp_cache_pushed(struct kp_cache *c, int64_t now_ms);
+/* Entries that no longer hold: by key (true: it was there), by pattern ('*' any bytes, '?' one byte, all else itself), by category; how many. */
+KP_API bool kp_cache_invalidate(struct kp_cache *c, struct kp_str key, enum kp_cache_how how);
+KP_API size_t kp_cache_invalidate_pattern(struct kp_cache *c, struct kp_str pattern, enum kp_cache_how how);
+KP_API size_t kp_cache_invalidate_category(struct kp_cache *c, enum kp_category category, enum kp_cache_how how);
+/* Looks at the next `steps` entries and removes those stale for keep_ms; returns how many. Calls go round all entries. */
+KP_API size_t kp_cache_clean(struct kp_cache *c, int64_t now_ms, size_t steps);
+/* Looks at the next `steps` entries for those that somebody got since they were set and that are fresh for at most lead_ms more; fills out, at most
+ * `room`, and returns how many. An entry is told once until it is set again. */
+KP_API size_t kp_cache_refresh(struct kp_cache *c, int64_t now_ms, int64_t lead_ms, size_t steps, struct kp_cache_hint *out, size_t room);
+KP_API struct kp_cache_stats kp_cache_stats(const struct kp_cache *c);
+
+/* ---- the queue (queue.c) ------------------------------------------------------------------------------------------------ */
+
+#define KP_QUEUE_ID_MAX 40          /* bytes of an id with its 0: a UUID has 36 characters */
+#define KP_QUEUE_PARAMS_MAX 65536   /* bytes of one entry's parameters */
+#define KP_QUEUE_ENTRIES_MAX 100000 /* most that kp_queue_options.entries and history may ask for */
+
+enum kp_queue_state { KP_Q_PENDING, KP_Q_EXECUTING, KP_Q_DONE, KP_Q_FAILED, KP_Q_CANCELLED, KP_Q_INTERRUPTED, KP_Q_STATES };
+/* LOSE: nobody can tell any more whether it ran. RESTORE: read from the journal at start. */
+enum kp_queue_event { KP_QE_TAKE, KP_QE_SUCCEED, KP_QE_FAIL, KP_QE_CANCEL, KP_QE_EXPIRE, KP_QE_LOSE, KP_QE_RESTORE, KP_QE_EVENTS };
+
+KP_API const char *kp_queue_state_name(enum kp_queue_state state); /* "pending" */
+KP_API bool kp_queue_state_by_name(struct kp_str name, enum kp_queue_state *out);
+/* The table of legal moves: true and *next where the event is legal. */
+KP_API bool kp_queue_next(enum kp_queue_state state, enum kp_queue_event event, enum kp_queue_state *next);
+
+/* Why nothing is taken, as bits. The queue goes on when none is left. */
+enum kp_queue_hold {
+    KP_HOLD_PAUSED = 1,      /* a client asked */
+    KP_HOLD_INTERRUPTED = 2, /* an entry was interrupted: a person looks first */
+    KP_HOLD_SAFETY = 4,      /* a limit, an emergency stop */
+    KP_HOLD_PRINT = 8,       /* a file print runs */
+    KP_HOLD_ALL = 15
+};
+
+/* One command to queue; all of it is copied. */
+struct kp_queue_item {
+    struct kp_str id;      /* the caller's UUID: 1 to KP_QUEUE_ID_MAX-1 characters of [0-9A-Za-z_-], new to the queue and its history */
+    struct kp_str command; /* "move": a name for kp_name_ok */
+    struct kp_str params;  /* opaque bytes, at most KP_QUEUE_PARAMS_MAX */
+    int priority;          /* higher goes first; order is kept inside one */
+    uint64_t batch;        /* entries that came together share the caller's number; 0: alone */
+    bool stop_on_error;    /* when an entry of the batch fails, this one is cancelled if it is still pending */
+    int64_t wait_ms;       /* fails with KP_TIMEOUT when it is still pending so long after it was added; 0: waits for ever */
+    int64_t timeout_ms;    /* fails with KP_TIMEOUT when it executes for so long; 0: no limit */
+};
+
+/* An entry as it stands. Borrowed until the next call that changes the queue. */
+struct kp_queue_entry {
+    char id[KP_QUEUE_ID_MAX], command[KP_NAME_MAX];
+    struct kp_str params;        /* not kept in the history: empty there */
+    int priority;
+    uint64_t batch;
+    bool stop_on_error;
+    bool running;                /* executing, or timed out and not yet finished: it holds the lane */
+    enum kp_queue_state state;
+    enum kp_err result;          /* KP_OK until it ended otherwise */
+    int64_t wait_ms, timeout_ms;
+    int64_t added_ms, started_ms, ended_ms; /* INT64_MIN: not yet */
+};
+
+struct kp_queue_options {
+    size_t entries; /* most entries pending or executing, 1000 */
+    size_t history; /* most ended entries remembered, 1000 */
+    size_t bytes;   /* most bytes of parameters in all, 8 MiB */
+    /* Told of every entry that is new or changed its state, also by a late finish: for journal and subscribers. The entry, with its parameters, is borrowed
+     * until it returns. It must not call the queue. NULL: nobody. */
+    void (*changed)(void *context, const struct kp_queue_entry *entry);
+    void *context;
+};
+
+struct kp_queue_counts {
+    size_t pending, executing, history;
+    size_t bytes;                   /* of parameters */
+    uint64_t total[KP_Q_STATES];    /* entries that ever came into this state */
+};
+
+struct kp_queue;
+
+KP_API void kp_queue_defaults(struct kp_queue_options *o);
+/* Gives an empty queue; o NULL: the defaults. KP_INVALID_PARAMETER, KP_INTERNAL_ERROR: out of memory. */
+KP_API enum kp_err kp_queue_new(struct kp_queue **out, const struct kp_queue_options *o, struct kp_error *e);
+KP_API void kp_queue_free(struct kp_queue *q);
+
+/* Adds all items in their order, or none. KP_QUEUE_FULL: no room for all of them; KP_INVALID_PARAMETER: the field that is wrong, or an id that is there
+ * already; KP_PAYLOAD_TOO_LARGE: parameters; KP_INTERNAL_ERROR: out of memory. */
+KP_API enum kp_err kp_queue_add(struct kp_queue *q, const struct kp_queue_item *items, size_t count, int64_t now_ms, struct kp_error *e);
+/* An entry of the journal, in the order they were added. Pending ones wait again (from now_ms), ended ones go to the history, one that was executing
+ * is interrupted and holds the queue: it may have run, so it is never sent again. Only that one is told of by `changed`. Faults as for kp_queue_add. */
+KP_API enum kp_err kp_queue_restore(struct kp_queue *q, const struct kp_queue_item *item, enum kp_queue_state state, enum kp_err result, int64_t now_ms,
+    struct kp_error *e);
+
+/* Makes the next entry executing. NULL: nothing waits, the queue is held, or an entry still runs. Time limits are kept by kp_queue_expire alone: call
+ * it before. */
+KP_API const struct kp_queue_entry *kp_queue_take(struct kp_queue *q, int64_t now_ms);
+/* The running entry ended: KP_OK done, KP_OUTCOME_UNKNOWN interrupted (holds the queue, its batch stays), anything else failed. After a timeout it only
+ * frees the lane. KP_NOT_FOUND: no such entry; KP_INVALID_REQUEST: it does not run. */
+KP_API enum kp_err kp_queue_finish(struct kp_queue *q, struct kp_str id, enum kp_err result, int64_t now_ms, struct kp_error *e);
+/* Cancels a pending entry. KP_NOT_FOUND; KP_INVALID_REQUEST: it executes or has ended. */
+KP_API enum kp_err kp_queue_cancel(struct kp_queue *q, struct kp_str id, int64_t now_ms, struct kp_error *e);
+/* Cancels all that is pending; returns how many. What runs goes on. */
+KP_API size_t kp_queue_clear(struct kp_queue *q, int64_t now_ms);
+/* Fails what is past its time with KP_TIMEOUT; returns how many. Time counts while the queue is held too. An entry that timed out while it ran keeps
+ * the lane until kp_queue_finish: what it sent may still run. */
+KP_API size_t kp_queue_expire(struct kp_queue *q, int64_t now_ms);
+/* When kp_queue_expire has work next; INT64_MAX: never. */
+KP_API int64_t kp_queue_deadline(const struct kp_queue *q);
+
+/* Adds reasons to hold, or takes them away (a client's resume: KP_HOLD_PAUSED | KP_HOLD_INTERRUPTED). What runs goes on. */
+KP_API void kp_queue_pause(struct kp_queue *q, unsigned holds);
+KP_API void kp_queue_resume(struct kp_queue *q, unsigned holds);
+KP_API unsigned kp_queue_holds(const struct kp_queue *q);
+
+/* The entry that runs, NULL when none does. */
+KP_API const struct kp_queue_entry *kp_queue_running(const struct kp_queue *q);
+/* The i-th pending entry in the order they go, the i-th ended one with the last first; NULL past the last. */
+KP_API const struct kp_queue_entry *kp_queue_pending(const struct kp_queue *q, size_t i);
+KP_API const struct kp_queue_entry *kp_queue_history(const struct kp_queue *q, size_t i);
+/* Any entry by id; NULL: not there, or no longer remembered. */
+KP_API const struct kp_queue_entry *kp_queue_find(const struct kp_queue *q, struct kp_str id);
+/* 1 for the entry that goes next; 0: it is not pending. */
+KP_API size_t kp_queue_position(const struct kp_queue *q, struct kp_str id);
+KP_API struct kp_queue_counts kp_queue_counts(const struct kp_queue *q);
+
 KP_API const char *kp_version(void);
 
 #ifdef __cplusplus
