@@ -636,6 +636,75 @@ KP_API const struct kp_queue_entry *kp_queue_find(const struct kp_queue *q, stru
 KP_API size_t kp_queue_position(const struct kp_queue *q, struct kp_str id);
 KP_API struct kp_queue_counts kp_queue_counts(const struct kp_queue *q);
 
+/* ---- lines of G-code (gcode.c) -------------------------------------------------------------------------------------- */
+
+#define KP_LINE_MAX 256         /* bytes of a line without its end; a longer one is refused */
+#define KP_LINE_WORDS_MAX 64    /* words (or parameters) of one line */
+#define KP_LINE_COMMANDS_MAX 16 /* commands on one line */
+
+/* A word behind its command: "X20.5", or "PIN=valve1" behind a named one. Places are into the line's text. */
+struct kp_gcode_word {
+    double value;         /* NAN: not a number ("G28 X", PIN=valve1) */
+    char letter;          /* 'X'; 0: a named parameter */
+    char quote;           /* the value stood in these; 0: in none */
+    uint16_t column;      /* of its first byte in the line, from 1 */
+    uint16_t key, key_size, text, text_size; /* the key in upper case (the letter, as written); the digits or the value */
+};
+
+struct kp_gcode_command {
+    char letter;          /* 'G', 'M' or 'T'; 0: a named command, which has its line for itself */
+    uint16_t column;      /* from 1 */
+    uint32_t code;        /* ten times its number: G38.2 is 382 */
+    uint16_t name, name_size; /* place in the text, in upper case; a classic one: letter and number as written */
+    uint16_t first, count;    /* its words */
+};
+
+/* A line taken apart; nothing in it points anywhere, so it may be copied. A comment alone is a line without commands. */
+struct kp_gcode_line {
+    int32_t number;       /* N; -1: none */
+    uint16_t size, command_count, word_count;
+    struct kp_gcode_command commands[KP_LINE_COMMANDS_MAX];
+    struct kp_gcode_word words[KP_LINE_WORDS_MAX];
+    char text[KP_LINE_MAX];
+};
+
+/* What is wrong with a line, and where. */
+struct kp_gcode_fault {
+    size_t column;          /* from 1 */
+    char text[KP_NAME_MAX]; /* what stands there, control characters shown as '?' */
+    struct kp_error error;
+};
+
+/* Takes one line apart, given without its end: an N number, commands G M T with their words in any case, with or without blanks,
+ * or one named command with KEY=value and quoted values; `;` and ( ) comments; a `*` checksum, verified. Numbers have no
+ * exponent. On a fault *out is not defined. fault may be NULL. */
+KP_API enum kp_err kp_gcode_parse(struct kp_str text, struct kp_gcode_line *out, struct kp_gcode_fault *fault);
+/* Writes the line back, without comment and checksum; out has KP_LINE_MAX + 1 bytes. It parses to the same line, places apart. Returns the length. */
+KP_API size_t kp_gcode_print(const struct kp_gcode_line *line, char *out);
+/* The key ("PIN", "X") and the text ("valve1", "20.5") of a word; the name of a command ("SET_PIN", "G1"). Borrowed from the line. */
+KP_API struct kp_str kp_gcode_key(const struct kp_gcode_line *line, const struct kp_gcode_word *w);
+KP_API struct kp_str kp_gcode_text(const struct kp_gcode_line *line, const struct kp_gcode_word *w);
+KP_API struct kp_str kp_gcode_name(const struct kp_gcode_line *line, const struct kp_gcode_command *c);
+
+/* Lines out of a stream of bytes, in the caller's storage; all zero is a new one. */
+struct kp_gcode_reader {
+    uint64_t lines; /* ended so far, blank ones too: the number of the line just told */
+    size_t size;    /* this and what follows are the reader's own */
+    bool after_cr, too_long, stopped;
+    unsigned char mode, match;
+    char text[KP_LINE_MAX];
+};
+
+enum kp_gcode_event {
+    KP_GCODE_MORE, /* all bytes are taken */
+    KP_GCODE_LINE, /* *line is one */
+    KP_GCODE_BAD,  /* a line with a fault; the next one begins afresh */
+    KP_GCODE_STOP, /* an M112 has gone by, outside comments and quotes, be its line whole or good or not; the line itself follows */
+};
+/* Takes bytes from *in, which moves on, until something is there to tell. Lines end in LF, CR or CRLF; blank ones are passed
+ * over. At the end of a stream feed "\n". */
+KP_API enum kp_gcode_event kp_gcode_feed(struct kp_gcode_reader *r, struct kp_str *in, struct kp_gcode_line *line, struct kp_gcode_fault *fault);
+
 KP_API const char *kp_version(void);
 
 #ifdef __cplusplus
