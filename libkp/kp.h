@@ -29,6 +29,11 @@ extern "C" {
 #define KP_SENSORS_MAX 64
 #define KP_NOZZLES_MAX 8
 #define KP_FEEDERS_MAX 128
+#define KP_FANS_MAX 32
+#define KP_HEATERS_MAX 32
+#define KP_MOTORS_MAX 64
+#define KP_MCODES_MAX 64     /* M-numbers that switch pins */
+#define KP_EVENTS_MAX 256    /* safety events kept */
 #define KP_COMMANDS_MAX 512  /* command words Klipper offers */
 #define KP_STEPS_MAX 10      /* steps of one sequence */
 
@@ -116,7 +121,8 @@ struct kp_value {
 
 /* ---- configuration (config.c) -------------------------------------------------------------------------------------- */
 
-enum kp_type { KP_T_NUM, KP_T_INT, KP_T_BOOL, KP_T_STR, KP_T_NAME };
+/* LIST: words, divided by blanks, commas or lines. TEXT: lines. MAP: "NAME: text" lines. These three go on in indented lines. */
+enum kp_type { KP_T_NUM, KP_T_INT, KP_T_BOOL, KP_T_STR, KP_T_NAME, KP_T_LIST, KP_T_TEXT, KP_T_MAP };
 
 /* One row of the table that parser, --help, the sample file and docs are made of. */
 struct kp_option {
@@ -130,6 +136,10 @@ struct kp_option {
     const char *choices; /* "text|json": the only values, in any case; NULL: any */
     bool required;       /* a section of this kind is at fault without it */
     const char *doc;
+    const char *example; /* shown in the sample file where there is no default */
+    bool secret;         /* a key: never logged, and a file that holds it must be its owner's alone */
+    const char *refused; /* why any value but `only` is refused: it would have no effect here; NULL: nothing is */
+    const char *only;
 };
 struct kp_config;
 
@@ -147,6 +157,21 @@ KP_API double kp_config_num(const struct kp_config *c, const char *section, cons
 KP_API bool kp_config_bool(const struct kp_config *c, const char *section, const char *name);
 /* The i-th named section of a kind, in file order: kp_config_section(c, "nozzle", 0) is "N1". NULL past the last. */
 KP_API const char *kp_config_section(const struct kp_config *c, const char *kind, size_t i);
+/* The i-th word of a LIST, or the i-th name of a MAP with its text in *text (may be NULL; NULL for a list). NULL past the last. Borrowed from c.
+ * The text of a nested list is as it was written, its lines joined: "['M106 S255', 'G4 P100']". */
+KP_API const char *kp_config_item(const struct kp_config *c, const char *section, const char *name, size_t i, const char **text);
+
+/* After file and environment: what only all options together can tell (an address that others reach with nothing asking for a key, ...). */
+KP_API enum kp_err kp_config_verify(const struct kp_config *c, struct kp_faults *f);
+/* The name of an option whose key stands in the file read, where mode (st_mode of that file) lets others than its owner read or write it: the caller refuses
+ * to start. NULL: none. A key that the environment gave is no matter of the file. */
+KP_API const char *kp_config_secret_exposed(const struct kp_config *c, unsigned mode);
+
+/* Takes a piece of text, not 0-ended. */
+typedef void kp_write_fn(void *to, const char *text, size_t n);
+/* Writes a commented klipperplace.cfg with every option at its default, or docs/configuration.md, piece by piece. */
+KP_API void kp_config_sample(kp_write_fn *write, void *to);
+KP_API void kp_config_docs(kp_write_fn *write, void *to);
 
 /* ---- the machine (machine.c): what Klipper is made of and how it stands ---------------------------------------------- */
 
@@ -162,16 +187,21 @@ struct kp_axis {
     double position;                /* extra axes, Klipper's coordinate of that stepper */
 };
 
-enum kp_pin_kind { KP_PIN_OUTPUT, KP_PIN_PWM, KP_PIN_BUTTON, KP_PIN_SWITCH, KP_PIN_ENDSTOP };
+/* SERVO is written by SET_SERVO: value 0-1 is the share of its range, ANGLE = value * scale. */
+enum kp_pin_kind { KP_PIN_OUTPUT, KP_PIN_PWM, KP_PIN_BUTTON, KP_PIN_SWITCH, KP_PIN_ENDSTOP, KP_PIN_SERVO };
 struct kp_pin {
     char name[KP_NAME_MAX];         /* short name: "valve1" */
     char object[KP_NAME_MAX];       /* Klipper's section: "output_pin valve1"; endstops: "x" of query_endstops */
     char alias[KP_NAME_MAX];        /* by [pin NAME]; empty: none */
-    char board[KP_NAME_MAX];        /* "PB5" without modifiers */
+    char board[KP_NAME_MAX];        /* "PB5" without modifiers, [board_pins] aliases resolved */
     char chip[KP_NAME_MAX];         /* "mcu" */
     bool inverted;                  /* "!" in Klipper's configuration */
     enum kp_pin_kind kind;
-    double scale;                   /* outputs: SET_PIN's VALUE for full on (Klipper's `scale`), 1 otherwise; value below stays 0-1 */
+    double scale;                   /* outputs: SET_PIN's VALUE for full on (Klipper's `scale`); servos: the largest angle; else 1. value stays 0-1 */
+    double cycle_time_s;            /* PWM: as Klipper's configuration has it; NAN: not told */
+    bool cycle_settable;            /* a pwm_cycle_time section: SET_PIN takes CYCLE_TIME */
+    double pulse_s[2];              /* servos: pulse at angle 0 and at the largest; else 0 */
+    int m42;                        /* [pin] m42: P of the G-code port's M42; -1: none */
     bool known;                     /* Klipper has told its value since it was last ready */
     double value;                   /* as Klipper tells it: 0-1, logical (after inversion) */
     int64_t changed_ms;             /* when it was last told; INT64_MIN: never. A value that is told but not known is stale */
@@ -179,8 +209,12 @@ struct kp_pin {
     double expected;                /* while dirty */
 };
 
+/* By [sensor NAME], or one of Klipper's temperatures (sensors, heaters, temperature fans) and load cells as it is. */
 struct kp_sensor {
     char name[KP_NAME_MAX], object[KP_NAME_MAX], type[KP_NAME_MAX], unit[KP_NAME_MAX];
+    char field[KP_NAME_MAX];        /* of the object's status */
+    char m105[KP_NAME_MAX];         /* name in the G-code port's M105; empty: not told there */
+    bool configured;                /* by [sensor NAME] */
     double scale, offset;           /* value = raw * scale + offset */
     int64_t report_ms;              /* Klipper's own time between samples */
     bool known;
@@ -201,16 +235,69 @@ struct kp_nozzle {
     char fault[KP_TEXT_MAX];        /* why it cannot be used with this Klipper; empty: it can */
 };
 
+/* STEPPER: MANUAL_STEPPER. EXTRUDER: an extruder or extruder_stepper. MACRO: called with DISTANCE= (mm, below 0 to retract) and FEEDRATE= (mm/min). */
+enum kp_feeder_kind { KP_FEEDER_STEPPER, KP_FEEDER_EXTRUDER, KP_FEEDER_MACRO };
 struct kp_feeder {
-    char name[KP_NAME_MAX], stepper[KP_NAME_MAX];
-    double feedrate_mm_min, accel_mm_s2;
+    char name[KP_NAME_MAX];
+    enum kp_feeder_kind kind;
+    char stepper[KP_NAME_MAX];      /* short name of the motor ("feeder1", "extruder"); empty for a macro */
+    char macro[KP_NAME_MAX];        /* the command word; empty but for a macro */
+    double feedrate_mm_min, accel_mm_s2, pitch_mm; /* NAN: none */
+    double pick[3], pick_rotation;  /* X, Y, machine Z of the part; deg; NAN: none */
+    char part[KP_NAME_MAX];
+    char fault[KP_TEXT_MAX];
+};
+
+/* PART: [fan], by M106 and M107. GENERIC: by SET_FAN_SPEED. AUTOMATIC: Klipper's own (heater_fan, controller_fan, temperature_fan); read only. */
+enum kp_fan_kind { KP_FAN_PART, KP_FAN_GENERIC, KP_FAN_AUTOMATIC };
+struct kp_fan {
+    char name[KP_NAME_MAX];         /* "fan", "blower" */
+    char object[KP_NAME_MAX];       /* "fan", "fan_generic blower" */
+    enum kp_fan_kind kind;
+    bool known;
+    double speed;                   /* 0-1, as Klipper tells it */
+    int64_t changed_ms;
+};
+
+enum kp_heater_kind { KP_HEATER_EXTRUDER, KP_HEATER_BED, KP_HEATER_CHAMBER, KP_HEATER_OTHER };
+struct kp_heater {
+    char name[KP_NAME_MAX];         /* "extruder", "heater_bed", "chamber" */
+    char object[KP_NAME_MAX];
+    enum kp_heater_kind kind;
+    bool settable;                  /* false: a sensor of the chamber only */
+    double min_c, max_c;            /* Klipper's, and the maximum the narrower of it and ours; infinite: none */
+    bool known;
+    double temperature_c, target_c; /* target NAN: not told */
+    int64_t changed_ms;
+    bool beyond;                    /* over max_c at the monitor's last look, and not yet min_temp_delta below */
+};
+
+struct kp_motor {
+    char name[KP_NAME_MAX];         /* as SET_STEPPER_ENABLE wants it: "stepper_x", "manual_stepper rotation1", "extruder" */
+    bool known, on;
+};
+
+/* What makes the vacuum of a machine without nozzles. */
+enum kp_vacuum_kind { KP_VACUUM_NONE, KP_VACUUM_PIN, KP_VACUUM_FAN };
+struct kp_vacuum { enum kp_vacuum_kind kind; int index; };
+
+/* An M-number of the G-code port. */
+enum kp_mcode_set { KP_MCODE_ON, KP_MCODE_OFF, KP_MCODE_VALUE };
+struct kp_mcode {
+    int number, pin;                /* pin: index; -1 with a fault */
+    enum kp_mcode_set set;
+    bool acted;                     /* ok when the pin has changed; false: when Klipper has accepted it */
     char fault[KP_TEXT_MAX];
 };
 
 struct kp_limits {
     double max_velocity_mm_s, max_accel_mm_s2, min_feedrate_mm_min, max_feedrate_mm_min; /* INFINITY: not known */
+    double min_pwm, max_pwm;        /* of a PWM pin that is on; 0 is always allowed */
+    double min_fan, max_fan;        /* of a fan that is on; 0 is always allowed */
+    double max_extruder_c, max_bed_c, max_chamber_c, min_delta_c;
     bool travel_interlock;          /* [vacuum]: XY is never crossed below travel height */
     int vacuum_retries;             /* [vacuum]: picks tried again where the request says nothing */
+    double retry_lower_mm;          /* [vacuum]: how much deeper each further try goes */
 };
 
 struct kp_machine;
@@ -221,7 +308,8 @@ KP_API void kp_machine_free(struct kp_machine *m);
 
 /* Klipper went away or came back: forgets what it is made of (objects, settings, commands). Last values stay readable, as stale. */
 KP_API void kp_machine_reset(struct kp_machine *m);
-/* Rows of what Klipper says it is made of; any order; unknown ones are ignored. */
+/* Rows of what Klipper says it is made of; any order; unknown ones are ignored. The pairs of board_pins' aliases may come flat, as STRS
+ * (name, pin, name, pin, ...), or as one STR ("EXP1_1=PE8, EXP1_2=PE7"). */
 KP_API void kp_machine_command(struct kp_machine *m, struct kp_str word);
 KP_API void kp_machine_setting(struct kp_machine *m, struct kp_str section, struct kp_str option, const struct kp_value *v);
 /* The name of an object that tells a status ("output_pin valve1"), as printer.objects.list writes it. Settings have it in lower case only. */
@@ -256,7 +344,13 @@ KP_API const struct kp_pin *kp_machine_pin(const struct kp_machine *m, size_t i)
 KP_API const struct kp_sensor *kp_machine_sensor(const struct kp_machine *m, size_t i);
 KP_API const struct kp_nozzle *kp_machine_nozzle(const struct kp_machine *m, size_t i);
 KP_API const struct kp_feeder *kp_machine_feeder(const struct kp_machine *m, size_t i);
+KP_API const struct kp_fan *kp_machine_fan(const struct kp_machine *m, size_t i);
+KP_API const struct kp_heater *kp_machine_heater(const struct kp_machine *m, size_t i);
+KP_API const struct kp_motor *kp_machine_motor(const struct kp_machine *m, size_t i);
+KP_API const struct kp_mcode *kp_machine_mcode(const struct kp_machine *m, size_t i);
 KP_API const struct kp_limits *kp_machine_limits(const struct kp_machine *m);
+/* The vacuum where no nozzle is named: [vacuum] output; else, on a machine without nozzles, Klipper's [fan]. */
+KP_API struct kp_vacuum kp_machine_vacuum(const struct kp_machine *m);
 
 /* Name look-up. A pin is found by alias, section ("output_pin valve1"), short name where only one has it, or board pin ("PA0", "mcu:PA0", "!PA0";
  * "!" asks for the inverted sense and is told in *inverted). Errors: PIN_NOT_FOUND, SENSOR_NOT_FOUND, NOZZLE_NOT_FOUND, FEEDER_NOT_FOUND; a short name
@@ -265,6 +359,12 @@ KP_API enum kp_err kp_machine_find_pin(const struct kp_machine *m, struct kp_str
 KP_API enum kp_err kp_machine_find_sensor(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e);
 KP_API enum kp_err kp_machine_find_nozzle(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e);
 KP_API enum kp_err kp_machine_find_feeder(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e);
+/* A fan, heater or motor by short name where only one has it, or by object. INVALID_PARAMETER. */
+KP_API enum kp_err kp_machine_find_fan(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e);
+KP_API enum kp_err kp_machine_find_heater(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e);
+KP_API enum kp_err kp_machine_find_motor(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e);
+KP_API int kp_machine_find_mcode(const struct kp_machine *m, int number); /* -1: none */
+KP_API int kp_machine_find_m42(const struct kp_machine *m, int number);   /* the pin's index; -1: none */
 KP_API int kp_machine_find_axis(const struct kp_machine *m, char letter); /* any case; -1: none */
 
 /* Where the machine is. Each returns false while Klipper has not told it. */
@@ -278,16 +378,105 @@ KP_API void kp_machine_pin_written(struct kp_machine *m, int pin, double value, 
 /* A script that moved or set an extra axis was accepted. */
 KP_API void kp_machine_axis_written(struct kp_machine *m, int axis, double position, bool homed);
 
-/* ---- safety (safety.c) ---------------------------------------------------------------------------------------------- */
+/* ---- safety (safety.c, monitor.c) ------------------------------------------------------------------------------------ */
 
 enum kp_level { KP_NORMAL, KP_CAUTION, KP_WARNING, KP_CRITICAL, KP_EMERGENCY };
 KP_API const char *kp_level_name(enum kp_level level);
+/* The highest level of all that is so now. */
 KP_API enum kp_level kp_safety_level(const struct kp_machine *m);
+
 /* The latch of an emergency stop. `ours` is true for a stop asked of us, false for one seen in Klipper (released when Klipper is ready again). */
 KP_API void kp_safety_latch(struct kp_machine *m, bool ours, const char *reason);
+/* Releases whatever the cause: for a caller that has made sure. kp_safety_reset is the one for requests. */
 KP_API void kp_safety_release(struct kp_machine *m);
+/* Releases by request when the cause is gone: Klipper is ready and no limit that stops the machine is exceeded. Else KP_MOONRAKER_DISCONNECTED,
+ * KP_KLIPPY_DISCONNECTED or KP_INTERLOCK, and the latch stays. Not latched: KP_OK, nothing changes. */
+KP_API enum kp_err kp_safety_reset(struct kp_machine *m, int64_t now_ms, struct kp_error *e);
 KP_API bool kp_safety_latched(const struct kp_machine *m);
 KP_API const char *kp_safety_reason(const struct kp_machine *m);
+
+/* The latch's table: [state][event] -> next. */
+enum kp_latch { KP_LATCH_FREE, KP_LATCH_SEEN, KP_LATCH_OURS, KP_LATCH_COUNT };
+enum kp_latch_event { KP_LE_ASKED, KP_LE_SEEN, KP_LE_READY, KP_LE_RELEASE, KP_LE_COUNT }; /* READY: Klipper is ready again */
+KP_API enum kp_latch kp_safety_latch_next(enum kp_latch latch, enum kp_latch_event event);
+
+/* What may hinder a request, the most severe last; several may be so at once. LOW: Z outside the band where every nozzle is at travel height, while a
+ * travel_interlock is configured. HELD: a monitor holds the queue. */
+enum kp_state { KP_S_READY, KP_S_UNHOMED, KP_S_LOW, KP_S_HELD, KP_S_PRINTING, KP_S_NOT_READY, KP_S_NO_MOONRAKER, KP_S_STOPPED, KP_STATE_COUNT };
+/* What a request asks of the machine. USE: nothing but that it answers. CROSS: a move in X or Y. QUEUED: the queue's next command. */
+enum kp_ask { KP_ASK_READ, KP_ASK_STOP, KP_ASK_RESET, KP_ASK_USE, KP_ASK_SWITCH, KP_ASK_HOME, KP_ASK_MOVE, KP_ASK_CROSS, KP_ASK_QUEUED, KP_ASK_COUNT };
+KP_API const char *kp_state_name(enum kp_state state);
+KP_API const char *kp_ask_name(enum kp_ask ask);
+/* The interlocks' table: [state][ask] -> KP_OK or what the request is refused with. */
+KP_API enum kp_err kp_safety_interlock(enum kp_state state, enum kp_ask ask);
+/* What is so now: bit 1 << state; KP_S_READY alone when nothing hinders. */
+KP_API unsigned kp_safety_states(const struct kp_machine *m);
+
+/* ---- monitors */
+
+enum kp_monitor { KP_MONITOR_TEMPERATURE, KP_MONITOR_POSITION, KP_MONITOR_STATE, KP_MONITOR_COUNT };
+
+/* cause, monitor, level, holds the queue, checks it may still be there after the first before it is an emergency stop (-1: never), what it is */
+#define KP_CAUSES(X) \
+    X(TEMPERATURE_TARGET, TEMPERATURE, WARNING, false, -1, "a temperature is asked for beyond its limit") \
+    X(TEMPERATURE_HIGH, TEMPERATURE, CRITICAL, true, 2, "a temperature is beyond its limit") \
+    X(TEMPERATURE_NEAR, TEMPERATURE, CAUTION, false, -1, "a temperature is near its limit") \
+    X(POSITION_OUT, POSITION, CRITICAL, true, 2, "the head is sent beyond the position limits") \
+    X(PRINTING, STATE, CAUTION, true, -1, "a file print is running") \
+    X(NOT_READY, STATE, WARNING, true, -1, "Klipper or Moonraker is away or not ready") \
+    X(KLIPPER_DOWN, STATE, CRITICAL, true, -1, "Klipper has shut down or found an error") \
+    X(SILENT, STATE, WARNING, true, -1, "Klipper tells nothing") \
+    X(SILENT_MOVING, STATE, CRITICAL, true, 2, "Klipper tells nothing while the machine moves") \
+    X(CUT_MOVING, STATE, CRITICAL, true, -1, "the connection to Moonraker broke while the machine moved") \
+    X(LOST_MOVING, STATE, EMERGENCY, true, 0, "Klipper was lost while the machine moved")
+
+enum kp_cause {
+#define KP_X(name, monitor, level, holds, stops, text) KP_CAUSE_##name,
+    KP_CAUSES(KP_X)
+#undef KP_X
+    KP_CAUSE_COUNT,
+    KP_CAUSE_STOP = KP_CAUSE_COUNT, /* an emergency stop: asked for, seen in Klipper or made by a monitor */
+    KP_CAUSE_RELEASE,               /* its end */
+    KP_CAUSE_ALL
+};
+
+/* A row of the monitors' table. */
+struct kp_cause_row {
+    const char *name; /* "TEMPERATURE_HIGH" */
+    enum kp_monitor monitor;
+    enum kp_level level;
+    bool holds;
+    int stops;
+    const char *doc;
+};
+KP_API const struct kp_cause_row *kp_cause_row(enum kp_cause cause); /* NULL: no monitor's */
+KP_API const char *kp_cause_name(enum kp_cause cause);
+
+enum kp_reaction { KP_REACT_HOLD = 1, KP_REACT_STOP = 2 };
+/* Does what is due: looks at the temperatures, the position and the state, each at its interval, and at the state at once when Klipper or Moonraker came or
+ * went. Answers what begins now as bits of kp_reaction. HOLD: hold the queue until somebody resumes it; STOP: the latch is set (ours), send the stop. */
+KP_API unsigned kp_safety_check(struct kp_machine *m, int64_t now_ms);
+/* When kp_safety_check has work next; INT64_MIN: at once. */
+KP_API int64_t kp_safety_due(const struct kp_machine *m);
+/* True while a monitor's finding holds the queue, and while the latch is set. */
+KP_API bool kp_safety_held(const struct kp_machine *m);
+/* Whether a cause was there at the last look. */
+KP_API bool kp_safety_present(const struct kp_machine *m, enum kp_cause cause);
+
+/* ---- events */
+
+struct kp_safety_event {
+    uint64_t id;            /* from 1, without gaps */
+    int64_t at_ms;          /* the latest time that libkp was told */
+    enum kp_level level;    /* NORMAL: the cause is gone */
+    enum kp_cause cause;
+    char text[KP_TEXT_MAX];
+    double got, limit;      /* NAN: none */
+};
+/* The i-th event, the last one first; NULL past the last of KP_EVENTS_MAX. Borrowed until the next event. */
+KP_API const struct kp_safety_event *kp_safety_event(const struct kp_machine *m, size_t i);
+/* Calls told for every new event, from inside the call that makes it; told must not call back into m but to read. NULL: nobody. */
+KP_API void kp_safety_listen(struct kp_machine *m, void (*told)(void *context, const struct kp_safety_event *event), void *context);
 
 /* ---- the registry (command.c) ---------------------------------------------------------------------------------------- */
 
@@ -367,7 +556,10 @@ KP_API enum kp_err kp_check(const struct kp_machine *m, const struct kp_command 
 /* The slot of a parameter by name; asserts that the row has it. */
 KP_API const struct kp_slot *kp_call_slot(const struct kp_call *call, const char *param);
 
-/* Whether the command may run now: latch, Moonraker, Klipper's state, print running, homed axes. One fault each, the most severe first. */
+/* What a call asks of the machine, by its row and arguments. */
+KP_API enum kp_ask kp_safety_ask(const struct kp_call *call);
+/* Whether the command may run now, by the interlocks' table: latch, Moonraker, Klipper's state, print running, homed axes. One fault each, the most severe
+ * first. The travel height is kp_seq_plan's, which knows every leg. */
 KP_API enum kp_err kp_safety_gate(const struct kp_machine *m, const struct kp_call *call, struct kp_faults *f);
 
 /* ---- sequences (sequence.c, translate.c) ------------------------------------------------------------------------------- */

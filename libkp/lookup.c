@@ -57,6 +57,31 @@ const struct kp_feeder *kp_machine_feeder(const struct kp_machine *m, size_t i)
     return i < m->feeder_count ? &m->feeders[i] : NULL;
 }
 
+const struct kp_fan *kp_machine_fan(const struct kp_machine *m, size_t i)
+{
+    return i < m->fan_count ? &m->fans[i] : NULL;
+}
+
+const struct kp_heater *kp_machine_heater(const struct kp_machine *m, size_t i)
+{
+    return i < m->heater_count ? &m->heaters[i] : NULL;
+}
+
+const struct kp_motor *kp_machine_motor(const struct kp_machine *m, size_t i)
+{
+    return i < m->motor_count ? &m->motors[i] : NULL;
+}
+
+const struct kp_mcode *kp_machine_mcode(const struct kp_machine *m, size_t i)
+{
+    return i < m->mcode_count ? &m->mcodes[i] : NULL;
+}
+
+struct kp_vacuum kp_machine_vacuum(const struct kp_machine *m)
+{
+    return m->vacuum;
+}
+
 const struct kp_limits *kp_machine_limits(const struct kp_machine *m)
 {
     return &m->limits;
@@ -111,6 +136,8 @@ enum kp_err kp_machine_find_pin(const struct kp_machine *m, struct kp_str name, 
     struct wanted w = { .name = name };
     char shown[KP_NAME_MAX];
     w.is_pin = asked_pin_ok(name) && kp_pin_parse(name, w.chip, w.board, &w.inverted);
+    if (w.is_pin)
+        kp_alias_resolve(m, w.chip, w.board);
     for (enum tier tier = BY_ALIAS; tier < TIER_COUNT; tier++) {
         size_t found = m->pin_count;
         for (size_t i = 0; i < m->pin_count; i++) {
@@ -131,18 +158,88 @@ enum kp_err kp_machine_find_pin(const struct kp_machine *m, struct kp_str name, 
     return kp_error_set(e, KP_PIN_NOT_FOUND, "pin", "Klipper has no pin \"%s\"", kp_str_clean(shown, name));
 }
 
-enum kp_err kp_machine_find_sensor(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e)
+/* ---- parts with a short name and an object, which may share the short one ---- */
+
+struct titled { const char *name, *object; bool first; /* its short name goes before the others' */ };
+
+/* Finds the part that is meant: by short name, those that go first before the others, else by object. */
+static enum kp_err find_titled(const struct titled *parts, size_t count, struct kp_str name, const char *what, enum kp_err none, int *index, struct kp_error *e)
 {
     char shown[KP_NAME_MAX];
-    for (size_t i = 0; i < 2 * m->sensor_count; i++) { /* all short names, [sensor] first, before any section */
-        size_t at = i % m->sensor_count;
-        if (kp_str_eq(name, i < m->sensor_count ? m->sensors[at].name : m->sensors[at].object)) {
-            *index = (int)at;
+    for (int tier = 0; tier < 3; tier++) {
+        size_t found = count;
+        for (size_t i = 0; i < count; i++) {
+            if (!(tier == 1 ? kp_str_eq(name, parts[i].object) : kp_str_eq(name, parts[i].name)) || (tier == 0 && !parts[i].first))
+                continue;
+            if (found < count && tier == 2)
+                return kp_error_set(e, KP_INVALID_PARAMETER, what, "\"%s\" may be %s or %s; say which", kp_str_clean(shown, name),
+                                    parts[found].object, parts[i].object);
+            found = found < count ? found : i;
+        }
+        if (found < count) {
+            *index = (int)found;
             return KP_OK;
         }
     }
-    return kp_error_set(e, KP_SENSOR_NOT_FOUND, "sensor", "there is no sensor \"%s\"", kp_str_clean(shown, name));
+    return kp_error_set(e, none, what, "there is no %s \"%s\"", what, kp_str_clean(shown, name));
 }
+
+enum kp_err kp_machine_find_sensor(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e)
+{
+    struct titled parts[KP_SENSORS_MAX];
+    for (size_t i = 0; i < m->sensor_count; i++)
+        parts[i] = (struct titled){ m->sensors[i].name, m->sensors[i].object, m->sensors[i].configured };
+    return find_titled(parts, m->sensor_count, name, "sensor", KP_SENSOR_NOT_FOUND, index, e);
+}
+
+enum kp_err kp_machine_find_fan(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e)
+{
+    struct titled parts[KP_FANS_MAX];
+    for (size_t i = 0; i < m->fan_count; i++)
+        parts[i] = (struct titled){ m->fans[i].name, m->fans[i].object, false };
+    return find_titled(parts, m->fan_count, name, "fan", KP_INVALID_PARAMETER, index, e);
+}
+
+enum kp_err kp_machine_find_heater(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e)
+{
+    struct titled parts[KP_HEATERS_MAX];
+    for (size_t i = 0; i < m->heater_count; i++)
+        parts[i] = (struct titled){ m->heaters[i].name, m->heaters[i].object, m->heaters[i].settable };
+    return find_titled(parts, m->heater_count, name, "heater", KP_INVALID_PARAMETER, index, e);
+}
+
+/* The name without its section's kind: "rotation1" of "manual_stepper rotation1". */
+static const char *short_name(const char *name)
+{
+    const char *blank = strchr(name, ' ');
+    return blank ? blank + 1 : name;
+}
+
+enum kp_err kp_machine_find_motor(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e)
+{
+    struct titled parts[KP_MOTORS_MAX];
+    for (size_t i = 0; i < m->motor_count; i++)
+        parts[i] = (struct titled){ short_name(m->motors[i].name), m->motors[i].name, false };
+    return find_titled(parts, m->motor_count, name, "stepper", KP_INVALID_PARAMETER, index, e);
+}
+
+int kp_machine_find_mcode(const struct kp_machine *m, int number)
+{
+    for (size_t i = 0; i < m->mcode_count; i++)
+        if (m->mcodes[i].number == number)
+            return (int)i;
+    return -1;
+}
+
+int kp_machine_find_m42(const struct kp_machine *m, int number)
+{
+    for (size_t i = 0; number >= 0 && i < m->pin_count; i++)
+        if (m->pins[i].m42 == number)
+            return (int)i;
+    return -1;
+}
+
+/* ---- parts of klipperplace.cfg ---- */
 
 enum kp_err kp_machine_find_nozzle(const struct kp_machine *m, struct kp_str name, int *index, struct kp_error *e)
 {

@@ -8,31 +8,8 @@
 #include <string.h>
 
 #define VALUE_NEAR 1e-4  /* Klipper tells a PWM value as our 6-decimal text made it */
+#define SERVO_PERIOD_S 0.020 /* Klipper's */
 #define QUIET_MS 1000    /* a written pin must have acted when Klipper has had no motion planned for this long */
-
-/* What of Klipper's configuration is kept: sections that start so, and of them these options. */
-static const char *const kept_sections[] = {
-    "printer", "stepper_", "manual_stepper ", "output_pin ", "pwm_tool ", "pwm_cycle_time ", "gcode_button ",
-    "filament_switch_sensor ", "temperature_sensor ", "homing_override", "safe_z_home",
-};
-static const char *const kept_options[] = {
-    "pin", "pwm", "scale", "endstop_pin", "switch_pin", "position_min", "position_max", "max_velocity", "max_accel",
-    "kinematics", "velocity", "accel",
-};
-
-/* Makes room for one more element; false when out of memory. */
-static bool grow(void **list, size_t count, size_t *room, size_t size)
-{
-    if (count < *room)
-        return true;
-    size_t more = *room ? 2 * *room : 64;
-    void *bigger = realloc(*list, more * size);
-    if (!bigger)
-        return false;
-    *list = bigger;
-    *room = more;
-    return true;
-}
 
 static bool value_number(const struct kp_value *v, double *out)
 {
@@ -41,82 +18,6 @@ static bool value_number(const struct kp_value *v, double *out)
         return false;
     *out = n;
     return true;
-}
-
-/* ---- rows of what Klipper is made of ---- */
-
-static bool setting_kept(struct kp_str section, struct kp_str option, bool *whole)
-{
-    size_t i = 0, n = sizeof kept_sections / sizeof *kept_sections;
-    while (i < n && !kp_str_starts(section, kept_sections[i]))
-        i++;
-    *whole = false;
-    for (size_t j = 0; j < sizeof kept_options / sizeof *kept_options; j++)
-        *whole = *whole || kp_str_eq(option, kept_options[j]);
-    return i < n;
-}
-
-void kp_machine_setting(struct kp_machine *m, struct kp_str section, struct kp_str option, const struct kp_value *v)
-{
-    bool whole;
-    struct kp_setting row = { .kind = KP_OTHER };
-    if (!setting_kept(section, option, &whole) || !kp_str_copy(row.section, section))
-        return;
-    if (!whole && m->setting_count > 0 && strcmp(m->settings[m->setting_count - 1].section, row.section) == 0)
-        return;
-    if (whole && !kp_str_copy(row.option, option))
-        return;
-    if (whole && value_number(v, &row.num))
-        row.kind = v->kind;
-    else if (whole && v->kind == KP_STR && kp_str_copy(row.text, v->str))
-        row.kind = KP_STR;
-    if (m->setting_count >= KP_SETTINGS_MAX || !grow((void **)&m->settings, m->setting_count, &m->setting_room, sizeof row))
-        m->out_of_memory = true;
-    else
-        m->settings[m->setting_count++] = row;
-}
-
-static void name_add(struct kp_machine *m, char (**list)[KP_NAME_MAX], size_t *count, size_t *room, size_t max, struct kp_str name)
-{
-    char copy[KP_NAME_MAX];
-    if (!kp_str_copy(copy, name) || !copy[0])
-        return; /* longer than any name we can use */
-    if (*count >= max || !grow((void **)list, *count, room, sizeof copy))
-        m->out_of_memory = true;
-    else
-        memcpy((*list)[(*count)++], copy, sizeof copy);
-}
-
-void kp_machine_object(struct kp_machine *m, struct kp_str name)
-{
-    name_add(m, &m->objects, &m->object_count, &m->object_room, KP_OBJECTS_MAX, name);
-}
-
-void kp_machine_command(struct kp_machine *m, struct kp_str word)
-{
-    name_add(m, &m->commands, &m->command_count, &m->command_room, KP_COMMANDS_MAX, word);
-}
-
-bool kp_machine_has_command(const struct kp_machine *m, struct kp_str word)
-{
-    for (size_t i = 0; i < m->command_count; i++)
-        if (kp_str_eq(word, m->commands[i]))
-            return true;
-    return false;
-}
-
-const struct kp_setting *kp_machine_find_setting(const struct kp_machine *m, const char *section, const char *option)
-{
-    struct kp_str name = kp_str_of(section);
-    for (size_t i = 0; i < m->setting_count; i++)
-        if ((!option || strcmp(m->settings[i].option, option) == 0) && kp_str_same(name, m->settings[i].section))
-            return &m->settings[i];
-    return NULL;
-}
-
-bool kp_machine_has_section(const struct kp_machine *m, const char *section)
-{
-    return kp_machine_find_setting(m, section, NULL) != NULL;
 }
 
 /* ---- life ---- */
@@ -129,9 +30,11 @@ struct kp_machine *kp_machine_new(const struct kp_config *c)
     m->config = kp_config_clone(c);
     m->pins = calloc(KP_PINS_MAX, sizeof *m->pins);
     m->writes = calloc(KP_PINS_MAX, sizeof *m->writes);
+    m->events = calloc(KP_EVENTS_MAX, sizeof *m->events);
+    kp_monitor_forget(m);
     m->pushed_ms = INT64_MIN;
     m->max_velocity = m->max_accel = m->print_time = m->estimated_time = m->feedrate_mm_min = NAN;
-    if (!m->config || !m->pins || !m->writes || kp_machine_build(m, NULL) == KP_INTERNAL_ERROR) {
+    if (!m->config || !m->pins || !m->writes || !m->events || kp_machine_build(m, NULL) == KP_INTERNAL_ERROR) {
         kp_machine_free(m);
         return NULL;
     }
@@ -146,8 +49,10 @@ void kp_machine_free(struct kp_machine *m)
     free(m->settings);
     free(m->objects);
     free(m->commands);
+    free(m->aliases);
     free(m->pins);
     free(m->writes);
+    free(m->events);
     free(m);
 }
 
@@ -161,15 +66,20 @@ static void forget_state(struct kp_machine *m)
         m->sensors[i].known = false;
     for (size_t i = 0; i < m->axis_count; i++)
         m->axes[i].homed = m->axes[i].tracked = false;
+    for (size_t i = 0; i < m->motor_count; i++)
+        m->motors[i].known = false;
+    for (size_t i = 0; i < m->fan_count; i++)
+        m->fans[i].known = false;
+    for (size_t i = 0; i < m->heater_count; i++)
+        m->heaters[i].known = false;
     m->homed = 0;
-    m->motor_count = 0;
     m->printing = m->file_active = false;
     m->print_time = m->estimated_time = NAN;
 }
 
 void kp_machine_reset(struct kp_machine *m)
 {
-    m->setting_count = m->object_count = m->command_count = 0;
+    m->setting_count = m->object_count = m->command_count = m->alias_count = 0;
     m->watch_count = 0;
     m->out_of_memory = false;
     forget_state(m);
@@ -240,6 +150,8 @@ static void take_file_active(struct kp_machine *m, const struct kp_value *v)
 
 static void state_enter(struct kp_machine *m, enum kp_klippy state)
 {
+    if (state != m->klippy)
+        kp_monitor_klippy(m, state);
     if (m->klippy == KP_KLIPPY_READY && state != KP_KLIPPY_READY)
         forget_state(m);
     m->klippy = state;
@@ -299,16 +211,14 @@ static const struct {
 static void motor_told(struct kp_machine *m, struct kp_str name, bool on)
 {
     size_t i = 0;
-    while (i < m->motor_count && !kp_str_eq(name, m->motors[i].name))
+    while (i < m->motor_count && !kp_str_same(name, m->motors[i].name))
         i++;
-    if (i == m->motor_count) {
-        if (i >= KP_STEPPERS_MAX || !kp_str_copy(m->motors[i].name, name))
-            return;
-        m->motor_count++;
-        m->motors[i].on = on;
+    if (i >= KP_MOTORS_MAX || !kp_str_copy(m->motors[i].name, name)) /* its spelling, too: settings have lower case only */
         return;
-    }
-    bool went_off = m->motors[i].on && !on;
+    if (i == m->motor_count)
+        m->motors[m->motor_count++].known = false;
+    bool went_off = m->motors[i].known && m->motors[i].on && !on;
+    m->motors[i].known = true;
     m->motors[i].on = on;
     for (size_t a = 3; went_off && a < m->axis_count; a++)
         if (kp_str_starts(name, "manual_stepper ") && kp_str_eq((struct kp_str){ name.p + 15, name.n - 15 }, m->axes[a].stepper))
@@ -316,9 +226,9 @@ static void motor_told(struct kp_machine *m, struct kp_str name, bool on)
 }
 
 /* A pin's value in Klipper's words; false when the field is none of this kind of pin. */
-static bool pin_value(enum kp_pin_kind kind, struct kp_str field, const struct kp_value *v, double *out)
+static bool pin_value(const struct kp_pin *p, struct kp_str field, const struct kp_value *v, double *out)
 {
-    switch (kind) {
+    switch (p->kind) {
     case KP_PIN_OUTPUT:
     case KP_PIN_PWM:
         return kp_str_eq(field, "value") && value_number(v, out);
@@ -331,6 +241,11 @@ static bool pin_value(enum kp_pin_kind kind, struct kp_str field, const struct k
         return kp_str_eq(field, "filament_detected") && value_number(v, out);
     case KP_PIN_ENDSTOP:
         return value_number(v, out);
+    case KP_PIN_SERVO: /* the pulse as a share of 20 ms; no pulse at all: off */
+        if (!kp_str_eq(field, "value") || !value_number(v, out))
+            return false;
+        *out = fmin(fmax((*out * SERVO_PERIOD_S - p->pulse_s[0]) / (p->pulse_s[1] - p->pulse_s[0]), 0), 1);
+        return true;
     }
     return false;
 }
@@ -339,7 +254,7 @@ static void pin_told(struct kp_machine *m, struct kp_str object, struct kp_str f
 {
     for (size_t i = 0; i < m->pin_count; i++) {
         struct kp_pin *p = &m->pins[i];
-        if ((p->kind == KP_PIN_ENDSTOP) != endstop || !kp_str_eq(object, p->object) || !pin_value(p->kind, field, v, &p->value))
+        if ((p->kind == KP_PIN_ENDSTOP) != endstop || !kp_str_eq(object, p->object) || !pin_value(p, field, v, &p->value))
             continue;
         p->known = true;
         p->changed_ms = now_ms;
@@ -349,11 +264,11 @@ static void pin_told(struct kp_machine *m, struct kp_str object, struct kp_str f
 static void sensor_told(struct kp_machine *m, struct kp_str object, struct kp_str field, const struct kp_value *v, int64_t now_ms)
 {
     double raw;
-    if (!kp_str_eq(field, kp_str_starts(object, "load_cell") ? "force_g" : "temperature") || !value_number(v, &raw))
+    if (!value_number(v, &raw))
         return;
     for (size_t i = 0; i < m->sensor_count; i++) {
         struct kp_sensor *s = &m->sensors[i];
-        if (!kp_str_eq(object, s->object))
+        if (!kp_str_eq(object, s->object) || !kp_str_eq(field, s->field))
             continue;
         s->value = raw * s->scale + s->offset;
         s->known = true;
@@ -361,8 +276,48 @@ static void sensor_told(struct kp_machine *m, struct kp_str object, struct kp_st
     }
 }
 
+static void fan_told(struct kp_machine *m, struct kp_str object, struct kp_str field, const struct kp_value *v, int64_t now_ms)
+{
+    double speed;
+    if (!kp_str_eq(field, "speed") || !value_number(v, &speed))
+        return;
+    for (size_t i = 0; i < m->fan_count; i++)
+        if (kp_str_eq(object, m->fans[i].object)) {
+            m->fans[i].speed = speed;
+            m->fans[i].known = true;
+            m->fans[i].changed_ms = now_ms;
+        }
+}
+
+static void heater_told(struct kp_machine *m, struct kp_str object, struct kp_str field, const struct kp_value *v, int64_t now_ms)
+{
+    bool target = kp_str_eq(field, "target");
+    double value;
+    if ((!target && !kp_str_eq(field, "temperature")) || !value_number(v, &value))
+        return;
+    for (size_t i = 0; i < m->heater_count; i++) {
+        struct kp_heater *h = &m->heaters[i];
+        if (!kp_str_eq(object, h->object))
+            continue;
+        if (target) {
+            h->target_c = value;
+            continue;
+        }
+        h->temperature_c = value;
+        h->known = true;
+        h->changed_ms = now_ms;
+    }
+}
+
+/* Mainline tells an end switch by its section ("stepper_x"), older ones and Kalico by its rail ("x"). */
+static struct kp_str endstop_name(struct kp_str name)
+{
+    return kp_str_starts(name, "stepper_") ? (struct kp_str){ name.p + 8, name.n - 8 } : name;
+}
+
 void kp_machine_status(struct kp_machine *m, struct kp_str object, struct kp_str field, const struct kp_value *v, int64_t now_ms)
 {
+    m->now_ms = now_ms > m->now_ms ? now_ms : m->now_ms;
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (kp_str_eq(object, fields[i].object) && kp_str_eq(field, fields[i].field)) {
             fields[i].take(m, v);
@@ -373,15 +328,18 @@ void kp_machine_status(struct kp_machine *m, struct kp_str object, struct kp_str
         motor_told(m, (struct kp_str){ field.p + 9, field.n - 9 }, v->flag);
         kp_machine_refresh(m);
     } else if (kp_str_eq(object, "query_endstops") && kp_str_starts(field, "last_query.")) {
-        pin_told(m, (struct kp_str){ field.p + 11, field.n - 11 }, field, true, v, now_ms);
+        pin_told(m, endstop_name((struct kp_str){ field.p + 11, field.n - 11 }), field, true, v, now_ms);
     } else {
         pin_told(m, object, field, false, v, now_ms);
         sensor_told(m, object, field, v, now_ms);
+        fan_told(m, object, field, v, now_ms);
+        heater_told(m, object, field, v, now_ms);
     }
 }
 
 void kp_machine_pushed(struct kp_machine *m, int64_t now_ms)
 {
+    m->now_ms = now_ms > m->now_ms ? now_ms : m->now_ms;
     bool quiet = m->estimated_time >= m->print_time + QUIET_MS / 1000.0;
     if (m->klippy != KP_KLIPPY_READY)
         return;

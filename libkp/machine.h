@@ -8,8 +8,8 @@
 
 #define KP_SETTINGS_MAX 8192 /* rows of Klipper's configuration kept */
 #define KP_OBJECTS_MAX 2048  /* status objects kept */
-#define KP_STEPPERS_MAX 64   /* motors whose enable state is kept */
-#define KP_WATCH_MAX (KP_PINS_MAX + KP_SENSORS_MAX + 16)
+#define KP_ALIASES_MAX 1024  /* of [board_pins] */
+#define KP_WATCH_MAX (KP_PINS_MAX + KP_SENSORS_MAX + KP_FANS_MAX + KP_HEATERS_MAX + 16)
 
 /* One row of Klipper's configuration that matters here. */
 struct kp_setting {
@@ -23,10 +23,14 @@ struct kp_setting {
 /* Our last write of a pin. chained: another value was still on its way, so that the old one tells nothing. */
 struct kp_write { int64_t at_ms; bool chained; };
 
-struct kp_motor { char name[KP_NAME_MAX]; bool on; };
+/* A name that a section of Klipper's board_pins gives a pin. */
+struct kp_board_alias { char section[KP_NAME_MAX], name[KP_NAME_MAX], pin[KP_NAME_MAX]; };
 
 /* A vector Klipper tells; told: at least once, it may be stale. */
 struct kp_point { bool told; double v[3]; };
+
+/* Limits that klipperplace.cfg writes; NAN: it does not. */
+struct kp_own { double min[3], max[3], velocity, accel, min_feedrate, max_feedrate; };
 
 struct kp_machine {
     struct kp_config *config; /* ours: a copy */
@@ -38,6 +42,8 @@ struct kp_machine {
     size_t object_count, object_room;
     char (*commands)[KP_NAME_MAX];
     size_t command_count, command_room;
+    struct kp_board_alias *aliases;
+    size_t alias_count, alias_room;
     bool out_of_memory; /* a row was lost; the next resolve says so */
 
     /* the parts, made by resolve */
@@ -52,6 +58,14 @@ struct kp_machine {
     size_t nozzle_count;
     struct kp_feeder feeders[KP_FEEDERS_MAX];
     size_t feeder_count;
+    struct kp_fan fans[KP_FANS_MAX];
+    size_t fan_count;
+    struct kp_heater heaters[KP_HEATERS_MAX];
+    size_t heater_count;
+    struct kp_mcode mcodes[KP_MCODES_MAX];
+    size_t mcode_count;
+    struct kp_vacuum vacuum;
+    struct kp_own own; /* klipperplace.cfg's limits: read once */
     struct kp_limits limits;
     const char *watch[KP_WATCH_MAX];
     size_t watch_count;
@@ -66,15 +80,23 @@ struct kp_machine {
     double max_velocity, max_accel;        /* toolhead's, NAN: not told */
     double print_time, estimated_time;     /* toolhead's, s of the MCU; NAN: not told */
     unsigned homed;                        /* bit i: Klipper says axis i is homed */
-    struct kp_motor motors[KP_STEPPERS_MAX];
+    struct kp_motor motors[KP_MOTORS_MAX];
     size_t motor_count;
     bool absolute, absolute_told;
     double feedrate_mm_min;                /* NAN: not told */
     bool printing, file_active;
 
-    /* the latch of an emergency stop */
-    bool latched, latch_ours;
+    /* safety */
+    enum kp_latch latch;
     char reason[KP_TEXT_MAX];
+    int64_t now_ms;                        /* the latest time told */
+    int64_t interval_ms[KP_MONITOR_COUNT], due_ms[KP_MONITOR_COUNT];
+    int looks[KP_CAUSE_COUNT];             /* at which the cause was there, one after the other; 0: it is not */
+    bool lost_moving, cut_moving;          /* Klipper, or the connection, went while it moved; until it is ready again */
+    struct kp_safety_event *events;        /* a ring of KP_EVENTS_MAX */
+    uint64_t event_count;                  /* ever */
+    void (*listener)(void *context, const struct kp_safety_event *event);
+    void *listener_context;
 };
 
 /* number.c */
@@ -89,14 +111,24 @@ struct kp_config *kp_config_clone(const struct kp_config *c);
 
 /* lookup.c: takes "^!mcu2: PB3" apart as Klipper does; false: not a pin. */
 bool kp_pin_parse(struct kp_str s, char chip[KP_NAME_MAX], char board[KP_NAME_MAX], bool *inverted);
+/* feed.c: puts the pin in place of an alias of [board_pins] on this chip. */
+void kp_alias_resolve(const struct kp_machine *m, const char *chip, char board[KP_NAME_MAX]);
+/* feed.c: a setting's row; NULL: none. section in any case. */
+const struct kp_setting *kp_machine_find_setting(const struct kp_machine *m, const char *section, const char *option);
 /* resolve.c: makes the parts from configuration and settings; f may be NULL. */
 enum kp_err kp_machine_build(struct kp_machine *m, struct kp_faults *f);
 /* resolve.c: limits and homed flags from what is known now. */
 void kp_machine_refresh(struct kp_machine *m);
-/* resolve.c: a setting's row; NULL: none. section in any case. */
-const struct kp_setting *kp_machine_find_setting(const struct kp_machine *m, const char *section, const char *option);
 
 /* safety.c: latches or releases by what Klipper says about itself now. */
 void kp_safety_observe(struct kp_machine *m);
+/* monitor.c: Klipper left the ready state, or came into it; called while what was known still is. */
+void kp_monitor_klippy(struct kp_machine *m, enum kp_klippy to);
+/* monitor.c: adds an event to the ring and tells it. */
+void kp_monitor_event(struct kp_machine *m, enum kp_level level, enum kp_cause cause, const char *text, double got, double limit);
+/* monitor.c: forgets all findings, and looks again at once. */
+void kp_monitor_forget(struct kp_machine *m);
+/* monitor.c: a cause that stops the machine and is there now; KP_CAUSE_COUNT: none. */
+enum kp_cause kp_monitor_cause(struct kp_machine *m, int64_t now_ms);
 
 #endif

@@ -1,247 +1,187 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The table of every option of klipperplace.cfg and what its rows allow, for the parser and the documentation. A row's default
- * passes its own check. */
+/* The table of every section and option of klipperplace.cfg, for parser, sample file and documentation. A row's default passes
+ * its own check. */
 #include "config.h"
-
-#include <assert.h>
-#include <math.h>
-#include <string.h>
 
 #define FAR 100000.0     /* mm; beyond any machine, so that a slipped digit is seen */
 
-#define NUM(s, n, u, d, lo, hi, text) { .section = s, .name = n, .type = KP_T_NUM, .unit = u, .def = d, .min = lo, .max = hi, .doc = text }
-#define STR(s, n, d, text) { .section = s, .name = n, .type = KP_T_STR, .unit = "", .def = d, .doc = text }
+#define KEPT "values are kept fresh by a subscription, which cannot be switched off"
+
+#define ROW(s, n, t, ...) { .section = s, .name = n, .type = t, .unit = "", __VA_ARGS__ }
+#define NUM(s, n, u, d, lo, hi, text, ...) { .section = s, .name = n, .type = KP_T_NUM, .unit = u, .def = d, .min = lo, .max = hi, .doc = text, __VA_ARGS__ }
+#define INT(s, n, d, lo, hi, text, ...) { .section = s, .name = n, .type = KP_T_INT, .unit = "", .def = d, .min = lo, .max = hi, .doc = text, __VA_ARGS__ }
+#define STR(s, n, d, text, ...) { .section = s, .name = n, .type = KP_T_STR, .unit = "", .def = d, .doc = text, __VA_ARGS__ }
+#define FLAG(s, n, d, text, ...) { .section = s, .name = n, .type = KP_T_BOOL, .unit = "", .def = d, .doc = text, __VA_ARGS__ }
+#define NONE .env = NULL
+#define EX(v) .example = v
+
+const struct kp_section_kind kp_section_kinds[] = {
+    { "api", 1, NULL, "Where KlipperPlace listens, where Moonraker is, and what is logged." },
+    { "security", 1, NULL, "Who may ask, how often, and from which web pages." },
+    { "cache", 1, NULL, "How long values are fresh. They count while Klipper's pushes stop, and for what Klipper does not push." },
+    { "safety", 1, NULL, "Limits and monitors. A limit is the narrower of this file's and Klipper's own; one without a default is Klipper's." },
+    { "gcode_driver", 1, NULL, "The queue, and commands of your own made of others." },
+    { "gcode_port", 1, NULL, "The port for OpenPnP's GcodeDriver, and the URLs for its HttpActuator." },
+    { "history", 1, NULL, "What is remembered over a restart." },
+    { "vacuum", 1, NULL, "Vacuum and travel of all nozzles." },
+    { "nozzle *", KP_NOZZLES_MAX, "N1", "A nozzle. Heights are positions of the Z axis, machine coordinates." },
+    { "axis *", KP_AXES_MAX - 3, "A", "An axis beside X, Y and Z, named by its letter: A, B, C, U, V or W." },
+    { "sensor *", KP_SENSORS_MAX, "vacuum1",
+      "A sensor with type, unit and calibration. Klipper's temperatures and load cells are sensors without a section, too." },
+    { "feeder *", KP_FEEDERS_MAX, "feeder1", "A feeder, moved by a manual_stepper, by an extruder or by a macro." },
+    { "pin *", KP_PINS_MAX, "light", "Another name for a pin of Klipper's configuration." },
+    { "mcode *", KP_MCODES_MAX, "M800", "An M-number of the G-code port that switches a pin." },
+};
+const size_t kp_section_kind_count = sizeof kp_section_kinds / sizeof *kp_section_kinds;
 
 const struct kp_option kp_option_table[] = {
-    { "api", "host", KP_T_STR, "", "127.0.0.1", 0, 0, "KLIPPERPLACE_HOST", NULL, false, "Address to listen on." },
-    { "api", "port", KP_T_INT, "", "7180", 1, 65535, "KLIPPERPLACE_PORT", NULL, false, "Port to listen on, for REST and WebSocket." },
-    { "api", "moonraker_host", KP_T_STR, "", "127.0.0.1", 0, 0, "MOONRAKER_HOST", NULL, false, "Moonraker's address." },
-    { "api", "moonraker_port", KP_T_INT, "", "7125", 1, 65535, "MOONRAKER_PORT", NULL, false, "Moonraker's port." },
-    STR("api", "moonraker_socket", NULL, "Path of Moonraker's unix socket; used instead of moonraker_host when given."),
-    { "api", "moonraker_api_key", KP_T_STR, "", NULL, 0, 0, "MOONRAKER_API_KEY", NULL, false, "Key for Moonraker; not needed by socket or from a trusted address." },
-    { "api", "allow_insecure", KP_T_BOOL, "", "false", 0, 0, NULL, NULL, false, "Serve an address that other machines can reach although nothing asks for a key." },
-    { "api", "log_level", KP_T_STR, "", "info", 0, 0, "LOG_LEVEL", "error|warning|info|debug", false, "How much is logged." },
-    { "api", "log_format", KP_T_STR, "", "text", 0, 0, "LOG_FORMAT", "text|json", false, "Form of the log lines." },
+    STR("api", "host", "127.0.0.1", "Address to listen on.", .env = "KLIPPERPLACE_HOST"),
+    INT("api", "port", "7180", 1, 65535, "Port to listen on, for REST and WebSocket. 7125 is Moonraker's own.", .env = "KLIPPERPLACE_PORT"),
+    STR("api", "moonraker_host", "127.0.0.1", "Moonraker's address.", .env = "MOONRAKER_HOST"),
+    INT("api", "moonraker_port", "7125", 1, 65535, "Moonraker's port.", .env = "MOONRAKER_PORT"),
+    STR("api", "moonraker_socket", NULL, "Path of Moonraker's unix socket; used instead of moonraker_host when given.",
+        EX("/home/pi/printer_data/comms/moonraker.sock")),
+    STR("api", "moonraker_api_key", NULL, "Key for Moonraker; not needed by socket or from a trusted address.", .env = "MOONRAKER_API_KEY",
+        .secret = true, EX("0123456789abcdef")),
+    STR("api", "klipper_socket", NULL, "Path of Klipper's own socket: the second way of an emergency stop when Moonraker does not answer.",
+        EX("/home/pi/printer_data/comms/klippy.sock")),
+    FLAG("api", "api_key_enabled", "false", "Ask every client for a key.", .env = "API_KEY_ENABLED"),
+    STR("api", "api_key", NULL, "A key that may do everything. More keys, with roles: klipperplaced key.", .env = "API_KEY", .secret = true,
+        EX("your-secure-api-key-here")),
+    FLAG("api", "enable_cors", "true", "Answer web pages of the origins in [security] cors_origins.", NONE),
+    FLAG("api", "allow_insecure", "false", "Serve an address that other machines can reach although nothing asks for a key.", NONE),
+    STR("api", "log_level", "info", "How much is logged.", .env = "LOG_LEVEL", .choices = "critical|error|warning|info|debug"),
+    STR("api", "log_format", "text", "Form of the log lines.", .env = "LOG_FORMAT", .choices = "text|json"),
 
-    NUM("safety", "min_x_position", "mm", NULL, -FAR, FAR, "Smallest X, machine coordinates. None: Klipper's own."),
-    NUM("safety", "max_x_position", "mm", NULL, -FAR, FAR, "Largest X, machine coordinates. None: Klipper's own."),
-    NUM("safety", "min_y_position", "mm", NULL, -FAR, FAR, "Smallest Y, machine coordinates. None: Klipper's own."),
-    NUM("safety", "max_y_position", "mm", NULL, -FAR, FAR, "Largest Y, machine coordinates. None: Klipper's own."),
-    NUM("safety", "min_z_position", "mm", NULL, -FAR, FAR, "Smallest Z, machine coordinates. None: Klipper's own."),
-    NUM("safety", "max_z_position", "mm", NULL, -FAR, FAR, "Largest Z, machine coordinates. None: Klipper's own."),
-    NUM("safety", "max_velocity", "mm/s", NULL, 0.001, FAR, "Highest velocity. None: Klipper's own."),
-    NUM("safety", "max_acceleration", "mm/s2", NULL, 0.001, 1e6, "Highest acceleration. None: Klipper's own."),
-    NUM("safety", "min_feedrate", "mm/min", NULL, 0, 60 * FAR, "Lowest feedrate a request may ask for. None: any above 0."),
-    NUM("safety", "max_feedrate", "mm/min", NULL, 0.001, 60 * FAR, "Highest feedrate a request may ask for. None: the highest velocity."),
-    NUM("safety", "emergency_stop_timeout", "s", "5", 0.1, 60, "Longest wait for the confirmation of an emergency stop."),
+    FLAG("security", "rate_limit", "true", "Limit requests: 100 motions, 200 reads, 10 batches a second for each client, 100 WebSockets.", NONE),
+    ROW("security", "allowed_addresses", KP_T_LIST, .doc = "Addresses and networks that may connect. None: all that can reach the port.",
+        EX("127.0.0.1, 192.168.1.0/24")),
+    ROW("security", "allowed_hosts", KP_T_LIST, .doc = "Further names under which this machine may be asked (Host header), for a proxy.", EX("pnp.local")),
+    ROW("security", "cors_origins", KP_T_LIST, .doc = "Origins whose web pages may use the API. None: only its own.", EX("http://mainsail.local")),
 
-    { "vacuum", "travel_interlock", KP_T_BOOL, "", "false", 0, 0, NULL, NULL, false, "Refuse a move that crosses XY while a nozzle is below its safe height." },
-    { "vacuum", "retries", KP_T_INT, "", "0", 0, 20, NULL, NULL, false, "How often a failed pick is tried again where the request does not say." },
+    NUM("cache", "default_ttl", "s", "1.0", 0, 3600, "Time a value of no other category is fresh.", NONE),
+    INT("cache", "max_cache_size", "10000", 1, 65000, "Most values kept; the least recently used makes room.", NONE),
+    NUM("cache", "cleanup_interval", "s", "10.0", 0.1, 3600, "Time between two rounds that remove old values.", NONE),
+    FLAG("cache", "enable_auto_refresh", "true", "Keep values fresh without being asked.", .only = "true", .refused = KEPT),
+    NUM("cache", "gpio_ttl", "s", "1.0", 0, 3600, "Time a pin's value is fresh.", NONE),
+    NUM("cache", "sensor_ttl", "s", "0.5", 0, 3600, "Time a sensor's value is fresh.", NONE),
+    NUM("cache", "position_ttl", "s", "0.1", 0, 3600, "Time a position is fresh.", NONE),
+    NUM("cache", "fan_ttl", "s", "1.0", 0, 3600, "Time a fan's speed is fresh.", NONE),
+    NUM("cache", "pwm_ttl", "s", "1.0", 0, 3600, "Time a PWM pin's value is fresh.", NONE),
+    NUM("cache", "printer_state_ttl", "s", "2.0", 0, 3600, "Time Klipper's state is fresh.", NONE),
+    NUM("cache", "actuator_ttl", "s", "1.0", 0, 3600, "Time an actuator's value is fresh.", NONE),
 
-    { "nozzle *", "z_axis", KP_T_NAME, "", "z", 0, 0, NULL, "z", false, "Axis that lifts and lowers the nozzle." },
-    { "nozzle *", "z_direction", KP_T_INT, "", "1", -1, 1, NULL, "1|-1", false, "1: a larger Z lifts the nozzle; -1: it lowers it." },
-    NUM("nozzle *", "safe_z", "mm", NULL, -FAR, FAR, "Machine Z at which the tip is at travel height."),
-    NUM("nozzle *", "offset_x", "mm", "0", -FAR, FAR, "Tip minus head in X."),
-    NUM("nozzle *", "offset_y", "mm", "0", -FAR, FAR, "Tip minus head in Y."),
-    NUM("nozzle *", "offset_z", "mm", "0", -FAR, FAR, "Tip minus head in Z."),
-    { "nozzle *", "rotation_axis", KP_T_NAME, "", NULL, 0, 0, NULL, AXIS_LETTERS, false, "Letter of the [axis] that turns the nozzle." },
-    STR("nozzle *", "pump", NULL, "Output pin of the vacuum pump."),
-    STR("nozzle *", "valve", NULL, "Output pin of the vacuum valve."),
-    STR("nozzle *", "blow_off", NULL, "Output pin that blows the part off."),
-    NUM("nozzle *", "blow_off_time", "s", "0.1", 0, 60, "How long the part is blown off."),
-    STR("nozzle *", "sensor", NULL, "Sensor that tells whether a part is held."),
-    NUM("nozzle *", "part_on", "", NULL, -1e9, 1e9, "Level at or beyond which a part is held, in the sensor's unit."),
-    NUM("nozzle *", "part_off", "", NULL, -1e9, 1e9, "Level at or short of which no part is held, in the sensor's unit."),
-    NUM("nozzle *", "pick_height", "mm", NULL, -FAR, FAR, "Machine Z of a pick where the request gives none."),
-    NUM("nozzle *", "place_height", "mm", NULL, -FAR, FAR, "Machine Z of a placement where the request gives none."),
-    NUM("nozzle *", "travel_height", "mm", NULL, -FAR, FAR, "Machine Z of travel where the request gives none."),
-    NUM("nozzle *", "dwell", "s", "0.1", 0, 60, "Wait after the valve has switched."),
+    NUM("safety", "max_extruder_temp", "C", "250.0", 0, 2000, "Highest temperature of an extruder.", NONE),
+    NUM("safety", "max_bed_temp", "C", "120.0", 0, 2000, "Highest temperature of the bed.", NONE),
+    NUM("safety", "max_chamber_temp", "C", "60.0", 0, 2000, "Highest temperature of what is called chamber.", NONE),
+    NUM("safety", "min_temp_delta", "C", "5.0", 0, 100, "A temperature so near its limit is told; one that was over it counts as gone so far below.", NONE),
+    NUM("safety", "min_x_position", "mm", NULL, -FAR, FAR, "Smallest X, machine coordinates.", EX("0.0")),
+    NUM("safety", "max_x_position", "mm", NULL, -FAR, FAR, "Largest X, machine coordinates.", EX("300.0")),
+    NUM("safety", "min_y_position", "mm", NULL, -FAR, FAR, "Smallest Y, machine coordinates.", EX("0.0")),
+    NUM("safety", "max_y_position", "mm", NULL, -FAR, FAR, "Largest Y, machine coordinates.", EX("300.0")),
+    NUM("safety", "min_z_position", "mm", NULL, -FAR, FAR, "Smallest Z, machine coordinates.", EX("0.0")),
+    NUM("safety", "max_z_position", "mm", NULL, -FAR, FAR, "Largest Z, machine coordinates.", EX("400.0")),
+    NUM("safety", "max_velocity", "mm/s", NULL, 0.001, FAR, "Highest velocity.", EX("500.0")),
+    NUM("safety", "max_acceleration", "mm/s2", NULL, 0.001, 1e6, "Highest acceleration.", EX("3000.0")),
+    NUM("safety", "max_pwm_value", "", "1.0", 0, 1, "Largest value of a PWM pin.", NONE),
+    NUM("safety", "min_pwm_value", "", "0.0", 0, 1, "Smallest value of a PWM pin that is on.", NONE),
+    NUM("safety", "max_fan_speed", "", "1.0", 0, 1, "Highest speed of a fan.", NONE),
+    NUM("safety", "min_fan_speed", "", "0.0", 0, 1, "Lowest speed of a fan that is on.", NONE),
+    NUM("safety", "max_feedrate", "mm/min", "30000.0", 0.001, 60 * FAR, "Highest feedrate a request may ask for.", NONE),
+    NUM("safety", "min_feedrate", "mm/min", "1.0", 0, 60 * FAR, "Lowest feedrate a request may ask for.", NONE),
+    NUM("safety", "emergency_stop_timeout", "s", "5.0", 0.1, 60, "Longest wait for the confirmation of an emergency stop.", NONE),
+    NUM("safety", "temperature_check_interval", "s", "1.0", 0.1, 60, "Time between two looks at the temperatures.", NONE),
+    NUM("safety", "position_check_interval", "s", "0.5", 0.1, 60, "Time between two looks at the position.", NONE),
+    NUM("safety", "state_check_interval", "s", "2.0", 0.1, 60, "Time between two looks at Klipper's state.", NONE),
 
-    { "axis *", "stepper", KP_T_STR, "", NULL, 0, 0, NULL, NULL, true, "Klipper's section of the motor: manual_stepper NAME." },
-    NUM("axis *", "velocity", "deg/s or mm/s", NULL, 0.001, 1e6, "Velocity. None: the section's own."),
-    NUM("axis *", "acceleration", "deg/s2 or mm/s2", NULL, 0, 1e7, "Acceleration. None: the section's own."),
-    { "axis *", "rotary", KP_T_BOOL, "", "false", 0, 0, NULL, NULL, false, "Turns without end, in degrees." },
+    ROW("gcode_driver", "command_mappings", KP_T_MAP,
+        .doc = "Commands of your own: a list of G-code each, one a line. {pin} stands for the parameter PIN of the command.",
+        EX("\n  OPENPNP_VACUUM_ON: ['M106 S255']\n  OPENPNP_ACTUATE_ON: ['SET_PIN PIN={pin} VALUE=1']")),
+    INT("gcode_driver", "max_queue_size", "1000", 1, 100000, "Most commands that wait in the queue.", NONE),
+    INT("gcode_driver", "max_history_entries", "1000", 1, 100000, "Ended commands that are remembered.", NONE),
+    NUM("gcode_driver", "default_timeout", "s", "30.0", 1, 600, "Longest wait for a command that neither says nor has its own time.", NONE),
 
-    STR("sensor *", "object", NULL, "Klipper's object. None: temperature_sensor of the same name."),
-    { "sensor *", "type", KP_T_NAME, "", "temperature", 0, 0, NULL, "vacuum|pressure|temperature|load", false, "What it measures." },
-    STR("sensor *", "unit", NULL, "Unit of the value. None: kPa, kPa, C or g by type."),
-    NUM("sensor *", "scale", "", "1", -1e9, 1e9, "value = Klipper's value * scale + offset."),
-    NUM("sensor *", "offset", "", "0", -1e9, 1e9, "value = Klipper's value * scale + offset."),
-    NUM("sensor *", "report_time", "s", "0.3", 0.001, 60, "Time between Klipper's own samples."),
+    FLAG("gcode_port", "enabled", "true", "Listen for G-code.", NONE),
+    STR("gcode_port", "host", "127.0.0.1", "Address to listen on.", NONE),
+    INT("gcode_port", "port", "7181", 1, 65535, "Port to listen on.", NONE),
+    INT("gcode_port", "clients", "1", 1, 8, "Clients at one time; one more is told so and closed.", NONE),
+    STR("gcode_port", "firmware_name", "KlipperPlace GcodeServer", "Name that M115 tells. OpenPnP asks for nothing more where it holds GcodeServer.", NONE),
+    ROW("gcode_port", "home_script", KP_T_TEXT,
+        .doc = "G-code of a homing. None: G28 where Klipper has homing_override or safe_z_home, else G28 Z, then G28 X Y.", EX("\n  G28 Z\n  G28 X Y")),
+    STR("gcode_port", "error_reply", "halt",
+        "halt: an error is answered by !! alone and holds all further lines until G28, M999 or a new connection. ack: by !! and ok.",
+        .choices = "halt|ack"),
+    FLAG("gcode_port", "allow_klipper_commands", "false", "Pass on commands of Klipper that have no meaning here, as they stand.", NONE),
+    FLAG("gcode_port", "actuator_urls", "false", "Serve /openpnp/TOKEN/... for OpenPnP's HttpActuator, on a loopback address only.", NONE),
+    STR("gcode_port", "actuator_token", NULL, "The TOKEN in these URLs.", .secret = true, EX("a-word-that-nobody-guesses")),
 
-    { "feeder *", "stepper", KP_T_STR, "", NULL, 0, 0, NULL, NULL, true, "Klipper's section of the motor: manual_stepper NAME." },
-    NUM("feeder *", "pitch", "mm", NULL, 0.001, 1000, "One advance."),
-    NUM("feeder *", "feedrate", "mm/min", NULL, 0.001, 60 * FAR, "Feedrate of an advance where the request gives none."),
-    NUM("feeder *", "accel", "mm/s2", NULL, 0, 1e6, "Acceleration. None: the section's own."),
-    NUM("feeder *", "pick_x", "mm", NULL, -FAR, FAR, "X of the part to pick."),
-    NUM("feeder *", "pick_y", "mm", NULL, -FAR, FAR, "Y of the part to pick."),
-    NUM("feeder *", "pick_rotation", "deg", NULL, -360, 360, "Rotation of the part to pick, counterclockwise."),
-    NUM("feeder *", "pick_height", "mm", NULL, -FAR, FAR, "Machine Z of a pick from this feeder."),
-    STR("feeder *", "part", NULL, "Package or value of the parts it holds."),
+    STR("history", "database", NULL, "Path of the SQLite file with queue, history, events and keys. None: they end with the process.",
+        EX("/var/lib/klipperplace/history.db")),
 
-    STR("pin *", "object", NULL, "Klipper's section this name stands for: output_pin NAME."),
-    STR("pin *", "pin", NULL, "Board pin this name stands for: PB5, mcu2:PA0."),
+    FLAG("vacuum", "travel_interlock", "false", "Refuse a move that crosses XY while a nozzle is below its safe height.", NONE),
+    INT("vacuum", "retries", "0", 0, 20, "How often a failed pick is tried again where the request does not say.", NONE),
+    NUM("vacuum", "retry_lower", "mm", "0", 0, 5, "How much deeper each further try of a pick goes.", NONE),
+    STR("vacuum", "output", NULL, "Output pin or fan that makes the vacuum of a machine without [nozzle]. None: Klipper's [fan], by M106 and M107.", EX("fan")),
+
+    ROW("nozzle *", "z_axis", KP_T_NAME, .def = "z", .choices = "z", .doc = "Axis that lifts and lowers the nozzle."),
+    INT("nozzle *", "z_direction", "1", -1, 1, "1: a larger Z lifts the nozzle; -1: it lowers it.", .choices = "1|-1"),
+    NUM("nozzle *", "safe_z", "mm", NULL, -FAR, FAR, "Machine Z at which the tip is at travel height.", EX("20")),
+    NUM("nozzle *", "offset_x", "mm", "0", -FAR, FAR, "Tip minus head in X.", NONE),
+    NUM("nozzle *", "offset_y", "mm", "0", -FAR, FAR, "Tip minus head in Y.", NONE),
+    NUM("nozzle *", "offset_z", "mm", "0", -FAR, FAR, "Tip minus head in Z.", NONE),
+    ROW("nozzle *", "rotation_axis", KP_T_NAME, .choices = AXIS_LETTERS, .doc = "Letter of the [axis] that turns the nozzle.", EX("A")),
+    STR("nozzle *", "pump", NULL, "Output pin of the vacuum pump.", EX("pump1")),
+    STR("nozzle *", "valve", NULL, "Output pin of the vacuum valve.", EX("valve1")),
+    STR("nozzle *", "blow_off", NULL, "Output pin that blows the part off.", EX("blow1")),
+    NUM("nozzle *", "blow_off_time", "s", "0.1", 0, 60, "How long the part is blown off.", NONE),
+    STR("nozzle *", "sensor", NULL, "Sensor that tells whether a part is held.", EX("vacuum1")),
+    NUM("nozzle *", "part_on", "", NULL, -1e9, 1e9, "Level at or beyond which a part is held, in the sensor's unit.", EX("-40")),
+    NUM("nozzle *", "part_off", "", NULL, -1e9, 1e9, "Level at or short of which no part is held, in the sensor's unit.", EX("-20")),
+    NUM("nozzle *", "pick_height", "mm", NULL, -FAR, FAR, "Machine Z of a pick where the request gives none.", EX("0.5")),
+    NUM("nozzle *", "place_height", "mm", NULL, -FAR, FAR, "Machine Z of a placement where the request gives none.", EX("1.6")),
+    NUM("nozzle *", "travel_height", "mm", NULL, -FAR, FAR, "Machine Z of travel where the request gives none.", EX("20")),
+    NUM("nozzle *", "dwell", "s", "0.1", 0, 60, "Wait after the valve has switched.", NONE),
+
+    STR("axis *", "stepper", NULL, "Klipper's section of the motor: manual_stepper NAME.", .required = true, EX("manual_stepper rotation1")),
+    NUM("axis *", "velocity", "deg/s or mm/s", NULL, 0.001, 1e6, "Velocity. None: the section's own.", EX("720")),
+    NUM("axis *", "acceleration", "deg/s2 or mm/s2", NULL, 0, 1e7, "Acceleration. None: the section's own.", EX("7200")),
+    FLAG("axis *", "rotary", "false", "Turns without end, in degrees.", NONE),
+
+    STR("sensor *", "object", NULL, "Klipper's object. None: temperature_sensor of the same name.", EX("temperature_sensor vacuum1")),
+    STR("sensor *", "field", NULL, "The number of its status that counts. None: temperature; force_g of a load cell; value of anything else.",
+        EX("temperature")),
+    ROW("sensor *", "type", KP_T_NAME, .def = "temperature", .choices = "vacuum|pressure|temperature|load", .doc = "What it measures."),
+    STR("sensor *", "unit", NULL, "Unit of the value. None: kPa, kPa, C or g by type.", EX("kPa")),
+    NUM("sensor *", "scale", "", "1", -1e9, 1e9, "value = Klipper's value * scale + offset.", NONE),
+    NUM("sensor *", "offset", "", "0", -1e9, 1e9, "value = Klipper's value * scale + offset.", NONE),
+    NUM("sensor *", "report_time", "s", "0.3", 0.001, 60, "Time between Klipper's own samples.", NONE),
+    ROW("sensor *", "m105", KP_T_NAME, .doc = "Name under which M105 of the G-code port tells it. None: it does not.", EX("V1")),
+
+    STR("feeder *", "stepper", NULL, "Klipper's section of the motor: manual_stepper NAME, extruder or extruder_stepper NAME.", EX("manual_stepper feeder1")),
+    ROW("feeder *", "macro", KP_T_NAME,
+        .doc = "G-code macro that advances it, instead of a stepper; called with DISTANCE= (mm, below 0 to retract) and FEEDRATE= (mm/min).",
+        EX("FEED_LEFT")),
+    NUM("feeder *", "pitch", "mm", NULL, 0.001, 1000, "One advance.", EX("4")),
+    NUM("feeder *", "feedrate", "mm/min", NULL, 0.001, 60 * FAR, "Feedrate of an advance where the request gives none. None: 100.", EX("600")),
+    NUM("feeder *", "accel", "mm/s2", NULL, 0, 1e6, "Acceleration. None: the section's own.", EX("500")),
+    NUM("feeder *", "pick_x", "mm", NULL, -FAR, FAR, "X of the part to pick.", EX("40")),
+    NUM("feeder *", "pick_y", "mm", NULL, -FAR, FAR, "Y of the part to pick.", EX("20")),
+    NUM("feeder *", "pick_rotation", "deg", NULL, -360, 360, "Rotation of the part to pick, counterclockwise.", EX("90")),
+    NUM("feeder *", "pick_height", "mm", NULL, -FAR, FAR, "Machine Z of a pick from this feeder.", EX("1.2")),
+    STR("feeder *", "part", NULL, "Package or value of the parts it holds.", EX("100n")),
+
+    STR("pin *", "object", NULL, "Klipper's section this name stands for: output_pin NAME.", EX("output_pin light")),
+    STR("pin *", "pin", NULL, "Board pin this name stands for, instead of object: PB5, mcu2:PA0.", EX("PB5")),
+    INT("pin *", "m42", NULL, 0, 9999, "Number by which M42 P of the G-code port writes it. None: it does not.", EX("1")),
+
+    STR("mcode *", "pin", NULL, "Output pin that it switches: name, section or board pin.", .required = true, EX("valve1")),
+    STR("mcode *", "set", "on", "on, off, or value: what its S says, 0 to 255.", .choices = "on|off|value"),
+    STR("mcode *", "done", "acted", "When ok is answered: acted: the pin has changed; planned: Klipper has accepted it.", .choices = "planned|acted"),
 };
-#define OPTION_COUNT (sizeof kp_option_table / sizeof *kp_option_table)
-
-/* ---- the table ---- */
-
-bool kp_option_named(const char *pattern)
-{
-    return strchr(pattern, '*') != NULL;
-}
-
-struct kp_str kp_option_kind(const char *pattern)
-{
-    const char *blank = strchr(pattern, ' ');
-    return (struct kp_str){ pattern, blank ? (size_t)(blank - pattern) : strlen(pattern) };
-}
-
-bool kp_str_equal(struct kp_str a, struct kp_str b)
-{
-    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
-}
-
-/* First row of a kind of section and how many follow it; false when there is no such kind. */
-bool kp_option_rows(struct kp_str kind, size_t *first, size_t *count)
-{
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        if (!kp_str_equal(kp_option_kind(kp_option_table[i].section), kind))
-            continue;
-        *first = i;
-        for (*count = 0; i < OPTION_COUNT && kp_str_equal(kp_option_kind(kp_option_table[i].section), kind); i++)
-            ++*count;
-        assert(*count <= ROWS_MAX);
-        return true;
-    }
-    return false;
-}
-
-/* How many edits make a of b; both shorter than KP_NAME_MAX. */
-static size_t edit_distance(const char *a, const char *b)
-{
-    size_t row[KP_NAME_MAX], n = strlen(b);
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 0; a[i]; i++) {
-        size_t corner = row[0];
-        row[0] = i + 1;
-        for (size_t j = 0; j < n; j++) {
-            size_t above = row[j + 1], best = corner + (a[i] != b[j]);
-            if (above + 1 < best)
-                best = above + 1;
-            if (row[j] + 1 < best)
-                best = row[j] + 1;
-            corner = above;
-            row[j + 1] = best;
-        }
-    }
-    return row[n];
-}
-
-/* The known name nearest to `name`: an option of rows first.., or with count 0 a kind of section. */
-void kp_option_nearest(char out[KP_NAME_MAX], const char *name, size_t first, size_t count)
-{
-    size_t best = SIZE_MAX;
-    for (size_t i = count ? first : 0; i < (count ? first + count : OPTION_COUNT); i++) {
-        char known[KP_NAME_MAX];
-        bool fits = kp_str_copy(known, count ? kp_str_of(kp_option_table[i].name) : kp_option_kind(kp_option_table[i].section));
-        size_t far = fits ? edit_distance(name, known) : SIZE_MAX;
-        if (far < best) {
-            best = far;
-            memcpy(out, known, sizeof known);
-        }
-    }
-}
-
-/* ---- values ---- */
-
-static bool utf8_ok(struct kp_str s)
-{
-    for (size_t i = 0; i < s.n;) {
-        unsigned char c = (unsigned char)s.p[i++];
-        unsigned more = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : c >= 0xe0 && c < 0xf0 ? 2 : c >= 0xf0 && c < 0xf5 ? 3 : 9;
-        if (c < ' ' || c == 0x7f || more > s.n - i)
-            return false;
-        unsigned char next = more ? (unsigned char)s.p[i] : 0x80;
-        if ((c == 0xe0 && next < 0xa0) || (c == 0xed && next > 0x9f) || (c == 0xf0 && next < 0x90) || (c == 0xf4 && next > 0x8f))
-            return false;
-        for (; more > 0; more--, i++)
-            if (((unsigned char)s.p[i] & 0xc0u) != 0x80u)
-                return false;
-    }
-    return true;
-}
-
-/* The word of "a|b|c" that equals s in any case. */
-bool kp_option_choice(const char *choices, struct kp_str s, struct kp_str *out)
-{
-    for (const char *at = choices;; at++) {
-        size_t n = strcspn(at, "|");
-        char word[KP_NAME_MAX];
-        *out = (struct kp_str){ at, n };
-        if (kp_str_copy(word, *out) && kp_str_same(s, word))
-            return true;
-        at += n;
-        if (!*at)
-            return false;
-    }
-}
-
-static bool bool_parse(struct kp_str s, bool *out)
-{
-    static const char *const words[2][4] = { { "false", "no", "off", "0" }, { "true", "yes", "on", "1" } };
-    for (size_t i = 0; i < 8; i++)
-        if (kp_str_same(s, words[i / 4][i % 4])) {
-            *out = i >= 4;
-            return true;
-        }
-    return false;
-}
-
-static enum kp_err number_check(const struct kp_option *o, const char *shown, struct kp_str text, struct kp_error *e)
-{
-    double v;
-    if (!kp_number_parse(text, &v))
-        return kp_error_set(e, KP_INVALID_PARAMETER, o->name, "%s: \"%s\" is not a number", o->name, shown);
-    if (o->type == KP_T_INT && fabs(v) < 1e15 && v != (double)(int64_t)v)
-        return kp_error_set(e, KP_INVALID_PARAMETER, o->name, "%s: \"%s\" is not a whole number", o->name, shown);
-    if (v < o->min || v > o->max)
-        return kp_error_range(e, KP_INVALID_PARAMETER, o->name, o->unit, v, o->min, o->max);
-    return KP_OK;
-}
-
-/* Checks a value against its row; *text becomes the spelling to keep. */
-enum kp_err kp_option_check(const struct kp_option *o, struct kp_str *text, struct kp_error *e)
-{
-    char shown[KP_NAME_MAX];
-    bool flag;
-    kp_str_clean(shown, *text);
-    if (text->n >= KP_TEXT_MAX)
-        return kp_error_set(e, KP_INVALID_PARAMETER, o->name, "%s: longer than %d characters", o->name, KP_TEXT_MAX - 1);
-    if (!utf8_ok(*text))
-        return kp_error_set(e, KP_INVALID_PARAMETER, o->name, "%s: \"%s\" holds a control character or is not UTF-8", o->name, shown);
-    if (o->type == KP_T_NUM || o->type == KP_T_INT) {
-        enum kp_err rc = number_check(o, shown, *text, e);
-        if (rc != KP_OK)
-            return rc;
-        if (text->p[0] == '+')
-            *text = (struct kp_str){ text->p + 1, text->n - 1 };
-    }
-    if (o->type == KP_T_BOOL) {
-        if (!bool_parse(*text, &flag))
-            return kp_error_set(e, KP_INVALID_PARAMETER, o->name, "%s: \"%s\" is neither true nor false", o->name, shown);
-        *text = kp_str_of(flag ? "true" : "false");
-    }
-    if (o->choices && !kp_option_choice(o->choices, *text, text))
-        return kp_error_set(e, KP_INVALID_PARAMETER, o->name, "%s: \"%s\" is none of %s", o->name, shown, o->choices);
-    if (o->type == KP_T_NAME && !kp_name_ok(*text))
-        return kp_error_set(e, KP_INVALID_PARAMETER, o->name, "%s: \"%s\" is not a name of A-Z a-z 0-9 _", o->name, shown);
-    return KP_OK;
-}
+const size_t kp_option_count = sizeof kp_option_table / sizeof *kp_option_table;
 
 const struct kp_option *kp_options(size_t *count)
 {
-    *count = OPTION_COUNT;
+    *count = kp_option_count;
     return kp_option_table;
 }

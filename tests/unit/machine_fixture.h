@@ -56,17 +56,17 @@ static const char *const fixture_objects[] = {
     "manual_stepper feeder1",
 };
 
-static void told(struct kp_machine *m, const char *object, const char *field, struct kp_value v, int64_t now_ms)
+static inline void told(struct kp_machine *m, const char *object, const char *field, struct kp_value v, int64_t now_ms)
 {
     kp_machine_status(m, kp_str_of(object), kp_str_of(field), &v, now_ms);
 }
 
-static struct kp_value number(double v) { return (struct kp_value){ .kind = KP_NUM, .num = v }; }
-static struct kp_value truth(bool v) { return (struct kp_value){ .kind = KP_BOOL, .flag = v }; }
-static struct kp_value text(const char *v) { return (struct kp_value){ .kind = KP_STR, .str = kp_str_of(v) }; }
-static struct kp_value numbers(const double *v, size_t n) { return (struct kp_value){ .kind = KP_NUMS, .nums = v, .count = n }; }
+static inline struct kp_value number(double v) { return (struct kp_value){ .kind = KP_NUM, .num = v }; }
+static inline struct kp_value truth(bool v) { return (struct kp_value){ .kind = KP_BOOL, .flag = v }; }
+static inline struct kp_value text(const char *v) { return (struct kp_value){ .kind = KP_STR, .str = kp_str_of(v) }; }
+static inline struct kp_value numbers(const double *v, size_t n) { return (struct kp_value){ .kind = KP_NUMS, .nums = v, .count = n }; }
 
-static void feed_klipper(struct kp_machine *m)
+static inline void feed_klipper(struct kp_machine *m)
 {
     for (size_t i = 0; i < sizeof fixture_rows / sizeof *fixture_rows; i++) {
         const struct fixture_row *r = &fixture_rows[i];
@@ -80,7 +80,7 @@ static void feed_klipper(struct kp_machine *m)
 }
 
 /* A machine of this configuration; with cfg NULL the one above. Not yet resolved. */
-static struct kp_machine *machine_make(const char *cfg)
+static inline struct kp_machine *machine_make(const char *cfg)
 {
     struct kp_config *c = kp_config_new();
     struct kp_faults f = { .count = 0 };
@@ -93,7 +93,7 @@ static struct kp_machine *machine_make(const char *cfg)
 }
 
 /* The same, resolved and ready, homed and at 10, 20, 3. */
-static struct kp_machine *machine_ready(int64_t now_ms)
+static inline struct kp_machine *machine_ready(int64_t now_ms)
 {
     static const double at[4] = { 10, 20, 3, 0 }, low[4] = { 0, 0, -60, 0 }, high[4] = { 300, 200, 60, 0 };
     static const char *const motors[] = { "steppers.stepper_x", "steppers.stepper_y", "steppers.stepper_z" };

@@ -4,11 +4,13 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "alloc_fixture.h"
 #include "kp.h"
 
 static const char sample[] =
@@ -122,7 +124,7 @@ static const struct { const char *text, *field, *message; } faulty[] = {
     { "[pin a]\npin: PA1\nobject: output_pin b\n", "object", "k.cfg:1: [pin a] needs one of object and pin" },
     { "[pin a]\npin: P\x01" "A\n", "pin", "k.cfg:2: pin: \"P?A\" holds a control character or is not UTF-8" },
     { "[pin a]\npin: \xff\xfe\n", "pin", "k.cfg:2: pin: \"??\" holds a control character or is not UTF-8" },
-    { "[include other.cfg]\n", "include other.cfg", "k.cfg:1: unknown section [include other.cfg]; the nearest known is [vacuum]" },
+    { "[include other.cfg]\n", "include other.cfg", "k.cfg:1: unknown section [include other.cfg]; the nearest known is [mcode NAME]" },
 };
 
 static void test_faults(void **state)
@@ -185,16 +187,15 @@ static void test_table(void **state)
     (void)state;
     assert_in_range(count, 40, 200);
     for (size_t i = 0; i < count; i++) {
-        char text[256] = "[", *at = text + 1;
+        char text[512] = "[";
+        const char *star = strchr(rows[i].section, '*');
         assert_true(rows[i].doc && rows[i].unit && strlen(rows[i].doc) > 5);
-        for (const char *s = rows[i].section; *s; s++)
-            *at++ = *s == '*' ? 'A' : *s;
-        strcpy(at, "]\n");
+        assert_true(rows[i].def || rows[i].example); /* what the sample file shows */
+        strncat(text, rows[i].section, star ? (size_t)(star - rows[i].section) : 100);
+        strcat(text, star ? strncmp(rows[i].section, "mcode", 5) ? "A]\n" : "M800]\n" : "]\n");
         strcat(text, rows[i].name);
         strcat(text, ": ");
-        strcat(text, rows[i].def ? rows[i].def : rows[i].type == KP_T_STR ? "A" : "1");
-        if (!rows[i].def && rows[i].choices)
-            text[strlen(text) - 1] = rows[i].choices[0];
+        strcat(text, rows[i].def ? rows[i].def : rows[i].example);
         struct kp_config *c = kp_config_new();
         struct kp_faults f = { .count = 0 };
         kp_config_parse(c, "k.cfg", kp_str_of(text), &f);
@@ -254,11 +255,336 @@ static void test_hostile(void **state)
     }
 }
 
+/* ---- the seed's files ---- */
+
+/* A file below tests/golden; 0-ended, to be freed. */
+static char *read_file(const char *name, size_t *n)
+{
+    char path[1024];
+    const char *golden = getenv("KP_GOLDEN");
+    assert_non_null(golden);
+    snprintf(path, sizeof path, "%s/%s", golden, name);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        fail_msg("%s cannot be read", path);
+    char *text = malloc(1 << 18);
+    *n = fread(text, 1, (1 << 18) - 1, f);
+    text[*n] = 0;
+    fclose(f);
+    return text;
+}
+
+/* The samples of the first implementation's documentation, unchanged. */
+static void test_seed(void **state)
+{
+    static const struct { const char *section, *name; double value; } numbers[] = {
+        { "api", "port", 7125 }, { "cache", "default_ttl", 1 }, { "cache", "max_cache_size", 10000 }, { "cache", "cleanup_interval", 10 },
+        { "cache", "gpio_ttl", 1 }, { "cache", "sensor_ttl", 0.5 }, { "cache", "position_ttl", 0.1 }, { "cache", "printer_state_ttl", 2 },
+        { "safety", "max_extruder_temp", 250 }, { "safety", "max_bed_temp", 120 }, { "safety", "max_chamber_temp", 60 }, { "safety", "min_temp_delta", 5 },
+        { "safety", "max_x_position", 300 }, { "safety", "max_z_position", 400 }, { "safety", "min_z_position", 0 }, { "safety", "max_velocity", 500 },
+        { "safety", "max_acceleration", 3000 }, { "safety", "max_pwm_value", 1 }, { "safety", "min_fan_speed", 0 }, { "safety", "max_feedrate", 30000 },
+        { "safety", "min_feedrate", 1 }, { "safety", "emergency_stop_timeout", 5 }, { "safety", "temperature_check_interval", 1 },
+        { "safety", "position_check_interval", 0.5 }, { "safety", "state_check_interval", 2 },
+        { "gcode_driver", "max_queue_size", 1000 }, { "gcode_driver", "max_history_entries", 1000 }, { "gcode_driver", "default_timeout", 30 },
+    };
+    static const char *const mappings[][2] = {
+        { "OPENPNP_VACUUM_ON", "['M106 S255']" }, { "OPENPNP_VACUUM_OFF", "['M107']" }, { "OPENPNP_ACTUATE_ON", "['SET_PIN PIN={pin} VALUE=1']" },
+        { "OPENPNP_ACTUATE_OFF", "['SET_PIN PIN={pin} VALUE=0']" },
+    };
+    struct kp_config *c = kp_config_new();
+    struct kp_faults f = { .count = 0 };
+    size_t n;
+    const char *text;
+    char *file = read_file("config/seed.cfg", &n);
+    (void)state;
+    assert_int_equal(kp_config_parse(c, "seed.cfg", (struct kp_str){ file, n }, &f), KP_OK);
+    assert_int_equal(f.count, 0);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        assert_true(kp_config_num(c, numbers[i].section, numbers[i].name) == numbers[i].value);
+    for (size_t i = 0; i < 4; i++) {
+        assert_string_equal(kp_config_item(c, "gcode_driver", "command_mappings", i, &text), mappings[i][0]);
+        assert_string_equal(text, mappings[i][1]);
+    }
+    assert_null(kp_config_item(c, "gcode_driver", "command_mappings", 4, NULL));
+    assert_string_equal(kp_config_str(c, "api", "host"), "localhost");
+    assert_null(kp_config_str(c, "api", "api_key"));
+    assert_true(kp_config_bool(c, "api", "enable_cors") && kp_config_bool(c, "cache", "enable_auto_refresh"));
+    assert_int_equal(kp_config_verify(c, &f), KP_OK);
+    assert_null(kp_config_secret_exposed(c, 0644)); /* it has an empty key only */
+    free(file);
+
+    size_t set = 0;
+    file = read_file("config/seed.env", &n);
+    for (char *line = strtok(file, "\n"); line; line = strtok(NULL, "\n")) {
+        char *equals = strchr(line, '=');
+        if (line[0] == '#' || !equals)
+            continue;
+        *equals = 0;
+        assert_int_equal(kp_config_env(c, line, equals + 1, NULL), KP_OK);
+        set++;
+    }
+    assert_int_equal(set, 9);
+    assert_string_equal(kp_config_str(c, "api", "log_format"), "json");
+    free(file);
+    kp_config_free(c);
+}
+
+/* ---- values of several lines ---- */
+
+static void test_lines(void **state)
+{
+    static const char text[] =
+        "[security]\ncors_origins: http://a, http://b\n   http://c # not d\n"
+        "[gcode_port]\nhome_script:\n\n  G28 Z ; up first\r\n    # nothing\n\n\tG28 X Y\nhost:\n    127.0.0.2\n"
+        "[gcode_driver]\ncommand_mappings =\n  A_1 = ['G1 X1',\n         'G1: [Y]']\n  m800: G4 P5\nmax_queue_size: 5";
+    struct kp_config *c = kp_config_new();
+    struct kp_faults f = { .count = 0 };
+    const char *word = "", *value = "";
+    (void)state;
+    assert_int_equal(kp_config_parse(c, "k.cfg", kp_str_of(text), &f), KP_OK);
+    static const char *const origins[] = { "http://a", "http://b", "http://c" };
+    for (size_t i = 0; i < 3; i++) {
+        assert_string_equal(kp_config_item(c, "security", "cors_origins", i, &word), origins[i]);
+        assert_null(word);
+    }
+    assert_null(kp_config_item(c, "security", "cors_origins", 3, NULL));
+    assert_null(kp_config_item(c, "security", "allowed_hosts", 0, NULL));
+    assert_null(kp_config_item(c, "api", "host", 0, NULL));
+    assert_null(kp_config_str(c, "security", "cors_origins"));
+    assert_string_equal(kp_config_str(c, "gcode_port", "home_script"), "G28 Z\nG28 X Y");
+    assert_string_equal(kp_config_str(c, "gcode_port", "host"), "127.0.0.2");
+    assert_string_equal(kp_config_item(c, "gcode_driver", "command_mappings", 0, &value), "A_1");
+    assert_string_equal(value, "['G1 X1',\n'G1: [Y]']");
+    assert_string_equal(kp_config_item(c, "gcode_driver", "command_mappings", 1, &value), "m800");
+    assert_string_equal(value, "G4 P5");
+    assert_true(kp_config_num(c, "gcode_driver", "max_queue_size") == 5);
+    kp_config_free(c);
+}
+
+static const struct { const char *text, *message; } faulty_lines[] = {
+    { "[api]\nport: 1\n  2\n  3\n", "k.cfg:3: a value ends with its line; this one is indented" },
+    { "[api]\nprt: 1\n  2\n  3\n", "k.cfg:2: unknown option \"prt\" in [api]; the nearest known is \"port\"" },
+    { "[api]\nport:\n  x\n", "k.cfg:2: port: \"x\" is not a number" },
+    { "[gcode_driver]\ncommand_mappings:\n  no colon\n", "k.cfg:2: command_mappings: \"no colon\" is not \"NAME: value\"" },
+    { "[gcode_driver]\ncommand_mappings:\n  a-b: ['G1']\n", "k.cfg:2: command_mappings: \"a-b\" is not \"NAME: value\"" },
+    { "[gcode_driver]\ncommand_mappings:\n  A:\n", "k.cfg:2: command_mappings: A has no value" },
+    { "[gcode_driver]\ncommand_mappings:\n  A: ['G1'\n  B: 'G2'\n", "k.cfg:2: command_mappings: A opens a bracket that nothing closes" },
+    { "[gcode_driver]\ncommand_mappings:\n  A: G1\n  a: G2\n", "k.cfg:2: command_mappings: a is there twice" },
+    { "[gcode_driver]\ncommand_mappings:\n  A: G1 \x02\n", "k.cfg:2: command_mappings holds a control character or is not UTF-8" },
+    { "[cache]\nenable_auto_refresh: off\n",
+      "k.cfg:2: enable_auto_refresh: only \"true\" is possible: values are kept fresh by a subscription, which cannot be switched off" },
+    { "[api]\napi_key: se\xff" "cret\n", "k.cfg:2: api_key: \"***\" holds a control character or is not UTF-8" },
+    { "[feeder f]\nmacro: a-b\n", "k.cfg:2: macro: \"a-b\" is not a name of A-Z a-z 0-9 _" },
+    { "[mcode M800]\n", "k.cfg:1: [mcode M800] needs pin" },
+    { "[mcode 800]\npin: a\n", "k.cfg:1: [mcode 800]: an M-number is M and up to 4 digits, and none that has a meaning already" },
+    { "[mcode M112]\npin: a\n", "k.cfg:1: [mcode M112]: an M-number is M and up to 4 digits, and none that has a meaning already" },
+    { "[mcode M08]\npin: a\n", "k.cfg:1: [mcode M08]: an M-number is M and up to 4 digits, and none that has a meaning already" },
+    { "[mcode M8x]\npin: a\n", "k.cfg:1: [mcode M8x]: an M-number is M and up to 4 digits, and none that has a meaning already" },
+    { "[feeder f]\npitch: 4\n", "k.cfg:1: [feeder f] needs one of stepper and macro" },
+    { "[feeder f]\nstepper: s\nmacro: M\n", "k.cfg:1: [feeder f] needs one of stepper and macro" },
+    { "[pin a]\npin: PA1\nm42: 7\n[pin b]\npin: PA2\nm42: 7\n", "k.cfg:4: [pin b]: m42 7 is that of [pin a], too" },
+    { "[sensor a]\nm105: V1\n[sensor b]\nm105: v1\n", "k.cfg:3: [sensor b]: m105 v1 is that of [sensor a], too" },
+    { "[safety]\nmax_feedrate: 0.5\n", "k.cfg:1: min_feedrate is above max_feedrate" },
+    { "[safety]\nmin_pwm_value: 0.6\nmax_pwm_value: 0.5\n", "k.cfg:1: min_pwm_value is above max_pwm_value" },
+    { "[safety]\nmax_extruder_temp: 3000\n", "k.cfg:2: max_extruder_temp is 3000 C; allowed are 0 to 2000 C" },
+};
+
+static void test_faulty_lines(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof faulty_lines / sizeof *faulty_lines; i++) {
+        struct kp_config *c = kp_config_new();
+        struct kp_faults f = { .count = 0 };
+        assert_int_equal(kp_config_parse(c, "k.cfg", kp_str_of(faulty_lines[i].text), &f), KP_INVALID_PARAMETER);
+        assert_string_equal(f.item[0].message, faulty_lines[i].message);
+        assert_int_equal(f.count, i == 0 ? 2 : 1);
+        kp_config_free(c);
+    }
+}
+
+/* Values longer than anything needs, by kind; a '%' of the line becomes its number. */
+static void test_long_lines(void **state)
+{
+    static const struct { const char *head, *line; int lines; const char *message; } rows[] = {
+        { "[gcode_port]\nhome_script:\n", "  G1 X1234567890\n", 700, "k.cfg:2: home_script: longer than 8191 characters" },
+        { "[gcode_driver]\ncommand_mappings:\n", "  N%: G1\n", 65, "k.cfg:2: command_mappings: N64 is one too many" },
+        { "[security]\ncors_origins:\n", "  w\n", 65, "k.cfg:2: cors_origins: more than 64 words, or one longer than 191 characters" },
+    };
+    static char text[20000];
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_config *c = kp_config_new();
+        struct kp_faults f = { .count = 0 };
+        size_t n = strlen(strcpy(text, rows[i].head));
+        for (int j = 0; j < rows[i].lines; j++)
+            for (const char *s = rows[i].line; *s; s++)
+                if (*s == '%')
+                    n += (size_t)snprintf(text + n, 8, "%d", j);
+                else
+                    text[n++] = *s;
+        assert_int_equal(kp_config_parse(c, "k.cfg", (struct kp_str){ text, n }, &f), KP_INVALID_PARAMETER);
+        assert_string_equal(f.item[0].message, rows[i].message);
+        assert_int_equal(f.count, 1);
+        kp_config_free(c);
+    }
+}
+
+/* ---- keys, and the whole ---- */
+
+static void test_secrets(void **state)
+{
+    static const char *const keys[] = { "[api]\napi_key: k\n", "[api]\nmoonraker_api_key: k\n", "[gcode_port]\nactuator_token: k\n" };
+    static const char *const names[] = { "api_key", "moonraker_api_key", "actuator_token" };
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct kp_config *c = kp_config_new();
+        struct kp_faults f = { .count = 0 };
+        kp_config_env(c, "API_KEY", "of the environment", NULL);
+        assert_null(kp_config_secret_exposed(c, 0777));
+        kp_config_parse(c, "k.cfg", kp_str_of(keys[i]), &f);
+        assert_null(kp_config_secret_exposed(c, 0100600));
+        assert_null(kp_config_secret_exposed(c, 0700));
+        assert_string_equal(kp_config_secret_exposed(c, 0640), names[i]);
+        assert_string_equal(kp_config_secret_exposed(c, 0604), names[i]);
+        assert_string_equal(kp_config_secret_exposed(c, 0620), names[i]);
+        kp_config_free(c);
+    }
+}
+
+static void test_verify(void **state)
+{
+    static const struct { const char *text, *field; size_t count; } rows[] = {
+        { "", NULL, 0 },
+        { "[api]\napi_key: k\n", "api_key", 1 },
+        { "[api]\napi_key: k\napi_key_enabled: false\n", NULL, 0 },
+        { "[api]\napi_key: k\napi_key_enabled: true\nhost: 0.0.0.0\n", NULL, 0 },
+        { "[api]\nhost: 0.0.0.0\n", "host", 1 },
+        { "[api]\nhost: 127.example.org\nallow_insecure: true\n", NULL, 0 },
+        { "[api]\nhost: ::1\n", NULL, 0 },
+        { "[gcode_port]\nhost: 192.168.0.1\n", "host", 1 },
+        { "[gcode_port]\nhost: 192.168.0.1\nenabled: no\n", NULL, 0 },
+        { "[gcode_port]\nport: 7180\n", "port", 1 },
+        { "[gcode_port]\nactuator_urls: on\n", "actuator_token", 1 },
+        { "[gcode_port]\nactuator_urls: on\nactuator_token: t\n[api]\nallow_insecure: true\nhost: 10.0.0.1\n", "actuator_urls", 1 },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_config *c = kp_config_new();
+        struct kp_faults f = { .count = 0 };
+        kp_config_parse(c, "k.cfg", kp_str_of(rows[i].text), &f);
+        assert_int_equal(f.count, 0);
+        assert_int_equal(kp_config_verify(c, &f), rows[i].count ? KP_INVALID_PARAMETER : KP_OK);
+        assert_int_equal(f.count, rows[i].count);
+        if (rows[i].field)
+            assert_string_equal(f.item[0].field, rows[i].field);
+        kp_config_free(c);
+    }
+}
+
+/* ---- what is printed from the table ---- */
+
+struct printed { char text[1 << 17]; size_t n; };
+
+static void keep(void *to, const char *text, size_t n)
+{
+    struct printed *p = to;
+    assert_true(p->n + n < sizeof p->text);
+    memcpy(p->text + p->n, text, n);
+    p->text[p->n += n] = 0;
+}
+
+/* The committed files are what the table prints: print_config makes them. */
+static void test_printed(void **state)
+{
+    static struct printed p;
+    size_t n;
+    (void)state;
+    for (int docs = 0; docs < 2; docs++) {
+        p.n = 0;
+        (docs ? kp_config_docs : kp_config_sample)(keep, &p);
+        char *file = read_file(docs ? "../../docs/configuration.md" : "../../klipper_cfg/klipperplace.cfg", &n);
+        if (n != p.n || memcmp(file, p.text, n) != 0)
+            fail_msg("%s is stale: print_config makes it", docs ? "docs/configuration.md" : "klipper_cfg/klipperplace.cfg");
+        free(file);
+    }
+}
+
+/* The sample is a file that changes nothing; with its options uncommented it is one that sets them all. */
+static void test_sample(void **state)
+{
+    static struct printed p;
+    struct kp_config *c = kp_config_new();
+    struct kp_faults f = { .count = 0 };
+    (void)state;
+    p.n = 0;
+    kp_config_sample(keep, &p);
+    assert_int_equal(kp_config_parse(c, "s.cfg", (struct kp_str){ p.text, p.n }, &f), KP_OK);
+    kp_config_free(c);
+    bool start = true, skip = false;
+    for (size_t i = 0; i < p.n; start = p.text[i++] == '\n') {
+        bool more = p.text[i + 1] == ' ' && p.text[i + 2] == ' ' && p.text[i + 3] != ' ';
+        if (!start || p.text[i] != '#' || (p.text[i + 1] == ' ' && !more))
+            continue;
+        skip = strncmp(p.text + i, "#pin: PB5", 9) == 0 || strncmp(p.text + i, "#macro:", 7) == 0; /* the other one of two */
+        p.text[i] = skip ? '#' : more ? ' ' : '\r';
+    }
+    size_t n = 0; /* an option begins at its line's start */
+    for (size_t i = 0; i < p.n; i++)
+        if (p.text[i] != '\r')
+            p.text[n++] = p.text[i];
+    c = kp_config_new();
+    kp_config_parse(c, "s.cfg", (struct kp_str){ p.text, n }, &f);
+    for (size_t i = 0; i < f.count; i++)
+        print_error("%s\n", f.item[i].message);
+    assert_int_equal(f.count, 0);
+    assert_string_equal(kp_config_str(c, "api", "api_key"), "your-secure-api-key-here");
+    assert_string_equal(kp_config_item(c, "gcode_driver", "command_mappings", 1, NULL), "OPENPNP_ACTUATE_ON");
+    assert_string_equal(kp_config_str(c, "gcode_port", "home_script"), "G28 Z\nG28 X Y");
+    assert_string_equal(kp_config_section(c, "mcode", 0), "M800");
+    assert_true(kp_config_num(c, "feeder feeder1", "pick_rotation") == 90);
+    kp_config_free(c);
+}
+
+/* ---- no memory ---- */
+
+/* Every allocation of reading a file, of the environment and of a machine's copy fails once: told, and nothing lost or broken. */
+static void test_no_memory(void **state)
+{
+    size_t n, failed = 0;
+    char *file = read_file("config/seed.cfg", &n);
+    (void)state;
+    for (size_t nth = 1; nth < 400; nth++) {
+        struct kp_faults f = { .count = 0 };
+        struct kp_error e;
+        alloc_fail_at(nth);
+        struct kp_config *c = kp_config_new();
+        enum kp_err parsed = c ? kp_config_parse(c, "k.cfg", (struct kp_str){ file, n }, &f) : KP_INTERNAL_ERROR;
+        if (c && parsed == KP_OK)
+            parsed = kp_config_parse(c, "k.cfg", kp_str_of("[nozzle N1]\npump: p\n[sensor s]\nunit: bar\n[security]\ncors_origins: a, b\n"), &f);
+        enum kp_err env = c ? kp_config_env(c, "LOG_LEVEL", "debug", &e) : KP_INTERNAL_ERROR;
+        struct kp_machine *m = c ? kp_machine_new(c) : NULL;
+        bool reached = alloc_count >= nth;
+        alloc_fail_at(0);
+        failed += reached;
+        assert_int_equal(parsed != KP_OK || env != KP_OK || !m, reached);
+        assert_true(parsed == KP_OK || parsed == KP_INTERNAL_ERROR || f.item[0].code == KP_INTERNAL_ERROR);
+        kp_machine_free(m);
+        kp_config_free(c);
+        if (!reached)
+            break;
+    }
+    assert_in_range(failed, 50, 390);
+    free(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values), cmocka_unit_test(test_faults), cmocka_unit_test(test_all_at_once), cmocka_unit_test(test_env),
         cmocka_unit_test(test_table), cmocka_unit_test(test_limits), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_seed), cmocka_unit_test(test_lines), cmocka_unit_test(test_faulty_lines), cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_secrets), cmocka_unit_test(test_verify), cmocka_unit_test(test_printed), cmocka_unit_test(test_sample),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }

@@ -234,7 +234,7 @@ static void test_limits(void **state)
     kp_machine_resolve(m, NULL);
     assert_true(kp_machine_axis(m, 0)->min == 0 && kp_machine_axis(m, 0)->max == 250);
     assert_true(kp_machine_axis(m, 1)->max == 200 && kp_machine_axis(m, 2)->min == -50);
-    assert_true(l->max_velocity_mm_s == 200 && l->max_accel_mm_s2 == 3000 && l->max_feedrate_mm_min == 12000 && l->min_feedrate_mm_min == 0);
+    assert_true(l->max_velocity_mm_s == 200 && l->max_accel_mm_s2 == 3000 && l->max_feedrate_mm_min == 12000 && l->min_feedrate_mm_min == 1);
     assert_true(l->travel_interlock && l->vacuum_retries == 2);
     told(m, "toolhead", "axis_minimum", numbers(low, 3), 0);
     told(m, "toolhead", "axis_maximum", numbers(high, 3), 0);
