@@ -897,6 +897,79 @@ enum kp_gcode_event {
  * over. At the end of a stream feed "\n". */
 KP_API enum kp_gcode_event kp_gcode_feed(struct kp_gcode_reader *r, struct kp_str *in, struct kp_gcode_line *line, struct kp_gcode_fault *fault);
 
+/* ---- what lines mean (modal*.c) -------------------------------------------------------------------------------------- */
+
+#define KP_MAPPINGS_MAX 64      /* rows of command_mappings */
+#define KP_MAPPING_TEXT_MAX 512 /* bytes of one row's templates with a 0 */
+#define KP_LINE_WRITES_MAX 16   /* pins that one line writes */
+
+/* command_mappings of the configuration: a command of ours is a list of others. Shared by any number of kp_modal, which borrow it. */
+struct kp_mappings;
+/* Gives an empty list. NULL when out of memory. */
+KP_API struct kp_mappings *kp_mappings_new(void);
+KP_API void kp_mappings_free(struct kp_mappings *maps);
+/* Adds ("OPENPNP_ACTUATE_ON", "['SET_PIN PIN={pin} VALUE=1']"): one template, or a list in brackets. {pin} is filled with the
+ * parameter PIN of the command, a number or a name that kp_name_ok takes. Each template is checked now as far as it can be. The
+ * name is one of letters, digits and _, or a code ("M800"), that has no meaning here. A template's command that has none is sent
+ * as it stands where Klipper has the word. */
+KP_API enum kp_err kp_mappings_add(struct kp_mappings *maps, struct kp_str name, struct kp_str templates, struct kp_error *e);
+
+/* Adds the rows of [gcode_driver] command_mappings; each fault is added to *f with the name of its command. */
+KP_API enum kp_err kp_mappings_config(struct kp_mappings *maps, const struct kp_config *c, struct kp_faults *f);
+
+struct kp_modal_options {
+    const struct kp_mappings *mappings; /* borrowed for the life of the kp_modal; NULL: none */
+    bool clamp;                         /* F and M204 S beyond the limits are put to the limit; false: refused */
+    bool klipper_commands;              /* commands of Klipper's that have no meaning here are passed on, their values numbers or names */
+    bool alone;                         /* Klipper is nobody else's (a file is converted): its G-code state is neither saved nor restored, M204 holds on */
+};
+
+/* The modal state of one client: G90 or G91, units, plane, feedrate (1500 mm/min until F), M204, a G92 offset of each axis, and where the last line ends.
+ * Nothing of it is ever Klipper's: what is sent is absolute and in mm. */
+struct kp_modal;
+
+enum kp_gcode_kind {
+    KP_DO_SCRIPT,   /* text: for Klipper */
+    KP_DO_HOME,     /* text; see resync */
+    KP_DO_WAIT,     /* text: M400. Done when motion has ended and pins written before have acted */
+    KP_DO_ENDSTOPS, /* text: QUERY_ENDSTOPS; then the client wants to be told */
+    KP_DO_PAUSE,    /* M0, M1: the stream stands until somebody lets it go on */
+    KP_DO_SENSORS,  /* M105: tell the sensors */
+    KP_DO_POSITION, /* M114: tell position[] */
+    KP_DO_VERSION,  /* M115: tell name and version */
+    KP_DO_STOP,     /* M112: emergency stop */
+};
+
+/* One thing to do for a line. */
+struct kp_gcode_action {
+    enum kp_gcode_kind kind;
+    const char *text;   /* one script for Klipper, 0-ended, borrowed until the next call with this kp_modal; NULL: none */
+    bool resync;        /* when it is done and Klipper's status is fresh: kp_modal_sync, before any further line */
+    bool settle;        /* done when the pins it writes have changed, not when Klipper has accepted it (M42, an M-number with done: acted) */
+    double target[3];   /* machine coordinates where the toolhead is after it; NAN: not known */
+    double position[KP_AXES_MAX]; /* KP_DO_POSITION: by axis, in the client's coordinates and units; NAN: not known, or no such axis */
+    const struct kp_pin_write *writes;   /* pins it writes, in order; borrowed like text */
+    size_t write_count;
+    const struct kp_axis_write *axes;    /* where it leaves extra axes; borrowed like text */
+    size_t axis_count;
+};
+
+/* Gives the state of a new connection; reads the machine as kp_modal_restart does. Borrows m. NULL when out of memory. options may be NULL. */
+KP_API struct kp_modal *kp_modal_new(const struct kp_machine *m, const struct kp_modal_options *options);
+KP_API void kp_modal_free(struct kp_modal *g);
+/* After each kp_machine_resolve: reads axes and command words again; offsets are 0 again, mode, units, plane and feedrate stay. Then as kp_modal_sync. */
+KP_API void kp_modal_restart(struct kp_modal *g);
+/* Drops actions not yet taken and reads from the machine where it stands and what is homed. For a moment when nothing of this client is under way: after an
+ * action with resync, a script that failed, somebody else's move. */
+KP_API void kp_modal_sync(struct kp_modal *g);
+/* A script that failed never reached its end: besides kp_script_restore, this puts Klipper's acceleration back. NULL: it is as it was. Borrowed like text. */
+KP_API const char *kp_modal_put_back(struct kp_modal *g);
+/* Checks a whole line by the machine's limits and state; then its commands are its actions and the modal state is what they make
+ * of it. A fault changes nothing. All actions of the line before must have been taken. fault may be NULL. */
+KP_API enum kp_err kp_modal_line(struct kp_modal *g, const struct kp_gcode_line *line, struct kp_gcode_fault *fault);
+/* The next action; false: there is none. Several commands are one script where they can be; a long arc is many. */
+KP_API bool kp_modal_next(struct kp_modal *g, struct kp_gcode_action *out);
+
 KP_API const char *kp_version(void);
 
 #ifdef __cplusplus

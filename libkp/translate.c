@@ -156,6 +156,42 @@ void tr_flush(struct tr_script *s)
     put_line(s, FLUSH);
 }
 
+/* A name, and in it or behind it the other character once: "G38.2", "SPEED=". */
+static bool word_ok(const char *word, char other)
+{
+    size_t n = strlen(word), at = strcspn(word, (char[]){ other, 0 });
+    struct kp_str rest = { word + at + 1, at < n ? n - at - 1 : 0 };
+    return kp_name_ok((struct kp_str){ word, at }) && (rest.n == 0 || kp_name_ok(rest));
+}
+
+void tr_word(struct tr_script *s, const char *word)
+{
+    if (word_ok(word, '.'))
+        put_line(s, word);
+    else
+        broken(s, TR_NAME);
+}
+
+static void put_key(struct tr_script *s, const char *key)
+{
+    if (!word_ok(key, '='))
+        broken(s, TR_NAME);
+    put(s, " ");
+    put(s, key);
+}
+
+void tr_number(struct tr_script *s, const char *key, double v)
+{
+    put_key(s, key);
+    put_number(s, "", v, DECIMALS);
+}
+
+void tr_name(struct tr_script *s, const char *key, const char *name)
+{
+    put_key(s, key);
+    put_name(s, "", name);
+}
+
 bool tr_is_frame(struct kp_str line)
 {
     return kp_str_eq(line, SAVE_CLIENT) || kp_str_eq(line, RESTORE_CLIENT) || kp_str_eq(line, RESTORE_ZERO);

@@ -37,6 +37,10 @@ void tr_dwell(struct tr_script *s, double seconds);
 void tr_wait(struct tr_script *s);
 /* Ends look-ahead, so that accepted moves start. */
 void tr_flush(struct tr_script *s);
+/* A line of any other word ("M106", "SET_FAN_SPEED"), and its parameters behind it: the key is "S" or "SPEED=". */
+void tr_word(struct tr_script *s, const char *word);
+void tr_number(struct tr_script *s, const char *key, double v);
+void tr_name(struct tr_script *s, const char *key, const char *name);
 /* True for the lines that tr_open and tr_close write. */
 bool tr_is_frame(struct kp_str line);
 
