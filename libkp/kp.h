@@ -375,6 +375,12 @@ KP_API bool kp_machine_printing(const struct kp_machine *m);                 /* 
 /* A script that wrote the pin was accepted: it is dirty until a push at or after now_ms shows the value. */
 KP_API void kp_machine_pin_written(struct kp_machine *m, int pin, double value, int64_t now_ms);
 
+/* A script of ours that may have moved the toolhead was answered, and ends at xyz; NULL: where only Klipper knows. Until the first push after now_ms
+ * kp_machine_commanded gives that place: pushes hold what changed since the last one, so it is kept beside what they told and never mixed with it. */
+KP_API void kp_machine_moved(struct kp_machine *m, const double *xyz, int64_t now_ms);
+/* True while kp_machine_commanded gives the end of our own last script. */
+KP_API bool kp_machine_left(const struct kp_machine *m);
+
 /* A script that moved or set an extra axis was accepted. */
 KP_API void kp_machine_axis_written(struct kp_machine *m, int axis, double position, bool homed);
 

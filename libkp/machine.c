@@ -60,6 +60,7 @@ void kp_machine_free(struct kp_machine *m)
 static void forget_state(struct kp_machine *m)
 {
     m->pushed_ms = INT64_MIN;
+    m->left.told = false;
     for (size_t i = 0; i < m->pin_count; i++)
         m->pins[i].known = m->pins[i].dirty = false;
     for (size_t i = 0; i < m->sensor_count; i++)
@@ -344,6 +345,8 @@ void kp_machine_pushed(struct kp_machine *m, int64_t now_ms)
     if (m->klippy != KP_KLIPPY_READY)
         return;
     m->pushed_ms = now_ms;
+    if (now_ms > m->left_ms)
+        m->left.told = false;
     for (size_t i = 0; i < m->pin_count; i++) {
         struct kp_pin *p = &m->pins[i];
         const struct kp_write *w = &m->writes[i];
@@ -412,7 +415,7 @@ bool kp_machine_position(const struct kp_machine *m, double xyz[3])
 
 bool kp_machine_commanded(const struct kp_machine *m, double xyz[3])
 {
-    return point_get(&m->gcode, xyz) || point_get(&m->toolhead, xyz); /* gcode_move's: a mesh or skew lies behind it */
+    return point_get(&m->left, xyz) || point_get(&m->gcode, xyz) || point_get(&m->toolhead, xyz); /* gcode_move's: a mesh or skew lies behind it */
 }
 
 bool kp_machine_gcode_state(const struct kp_machine *m, bool *absolute, double *feedrate_mm_min)
@@ -438,6 +441,19 @@ void kp_machine_pin_written(struct kp_machine *m, int pin, double value, int64_t
     m->writes[pin] = (struct kp_write){ now_ms, chained };
     p->dirty = true;
     p->expected = value;
+}
+
+void kp_machine_moved(struct kp_machine *m, const double *xyz, int64_t now_ms)
+{
+    m->left.told = xyz != NULL;
+    if (xyz)
+        memcpy(m->left.v, xyz, sizeof m->left.v);
+    m->left_ms = now_ms;
+}
+
+bool kp_machine_left(const struct kp_machine *m)
+{
+    return m->left.told;
 }
 
 void kp_machine_axis_written(struct kp_machine *m, int axis, double position, bool homed)

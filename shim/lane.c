@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The motion lane, for app. Invariant: at most one script of ours is unanswered, and no script is ever sent twice. */
-#include "lane.h"
+#include "lane_priv.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -9,48 +9,10 @@
 
 #include "log.h"
 #include "loop.h"
-#include "moonraker.h"
 
 #define FOREIGN_MM 0.001 /* a toolhead further than this from where we left it was moved by somebody else */
+#define NO_STATE "Unknown g-code state" /* Klipper's answer to a restore of what this Klipper never saved */
 #define CONFIRM_MS 5000  /* deadline of the question after a script that waited */
-#define NEVER INT64_MIN
-
-struct lane_job {
-    struct lane_job *next;
-    struct kp_call call;
-    lane_done *done;            /* NULL: nobody waits any more */
-    void *user;
-    struct kp_seq *seq;
-    int64_t began_ms;
-    char step[KP_NAME_MAX];
-    char klipper[KP_TEXT_MAX];
-};
-
-/* What the lane waits for. Absent from the list means: nothing, it is idle. */
-enum wait { IDLE, NEXT_TURN, SCRIPT, CONFIRM, RESTORE, NEUTRAL, NEUTRAL_PUSH, PLAN_PUSH, SAMPLE, SETTLE };
-
-struct lane {
-    struct loop *loop;
-    struct mr *mr;
-    struct kp_machine *machine;
-    struct loop_timer *turn;     /* callbacks never come from inside lane_submit */
-    struct lane_job *head, *tail; /* head is the running one while wait > NEXT_TURN */
-    size_t size;
-    enum wait wait;
-    bool running;                /* head has been begun */
-    uint64_t call;               /* the question in flight, nearly always a script; 0: none */
-    const char *script;          /* its text */
-    char unknown[KP_NAME_MAX];   /* a word of it that Klipper did not know */
-    int64_t answered_ms;         /* when the last script was answered: a push after it covers it */
-    bool position_known;         /* the last script that moved said where it ends, and the machine has been told */
-    int64_t unflushed_ms;        /* when the first move was accepted that may not have started; NEVER: all have */
-    bool restore_owed;           /* a script failed between its save and its restore */
-    bool neutral_owed;           /* the neutral state has not been saved since Klipper was last ready */
-    double neutral_at[3];
-    char neutral_text[KP_SCRIPT_MAX];
-    struct kp_action action;
-    int64_t action_ms;
-};
 
 static void advance(struct lane *n);
 
@@ -79,7 +41,7 @@ static void job_end(struct lane *n, const struct kp_faults *f)
 {
     struct lane_job *j = pop(n);
     struct lane_outcome o = { .faults = f, .seq = j->seq, .step = j->step, .klipper = j->klipper,
-                              .seconds = j->began_ms == NEVER ? 0 : (double)(loop_now_ms() - j->began_ms) / 1000 };
+                              .seconds = j->began_ms == LANE_NEVER ? 0 : (double)(loop_now_ms() - j->began_ms) / 1000 };
     n->running = false;
     n->wait = IDLE;
     if (j->done)
@@ -108,85 +70,14 @@ static void head_fail(struct lane *n, const struct kp_error *e)
 
 static void send_script(struct lane *n, const char *text, enum wait wait, mr_done *done)
 {
-    n->script = text;
-    n->unknown[0] = 0;
-    n->wait = wait;
-    n->call = mr_call(n->mr, "printer.gcode.script", json_pack("{s:s}", "script", text), 0, done, n);
-    if (n->call)
-        return;
     struct kp_error e;
+    if (lane_script_send(n, text, wait, done))
+        return;
     kp_error_set(&e, KP_INTERNAL_ERROR, NULL, "out of memory");
     head_fail(n, &e);
 }
 
-/* What a script that did not work means for its command. */
-static enum kp_err script_error(struct lane *n, const struct mr_reply *r, struct kp_error *e)
-{
-    const char *words = r->message ? r->message : "";
-    if (n->unknown[0])
-        return kp_error_set(e, KP_EXECUTION_FAILED, NULL, "Klipper has no command %s", n->unknown);
-    switch (r->outcome) {
-    case MR_OK: return KP_OK;
-    case MR_NOT_SENT: return kp_error_set(e, KP_MOONRAKER_DISCONNECTED, NULL, "Moonraker is not connected");
-    case MR_TIMEOUT:
-    case MR_LOST: return kp_error_set(e, KP_OUTCOME_UNKNOWN, NULL, "the connection to Moonraker broke after the command was sent: it may have run");
-    case MR_ERROR: break;
-    }
-    if (r->code == 503 && strstr(words, "not connected"))
-        return kp_error_set(e, KP_KLIPPY_DISCONNECTED, NULL, "Klipper is not connected");
-    if (r->code == 503)
-        return kp_error_set(e, KP_OUTCOME_UNKNOWN, NULL, "Klipper went away after the command was sent: it may have run");
-    return kp_error_set(e, KP_EXECUTION_FAILED, NULL, "Klipper refused: %s", words);
-}
-
-static bool saves_state(const char *script)
-{
-    struct kp_str w;
-    return kp_script_word(script, 0, &w) && kp_str_eq(w, "SAVE_GCODE_STATE");
-}
-
 static void step(struct lane *n, enum kp_event ev, double value, const struct kp_error *e);
-
-/* The script in flight has been answered. False: it failed, *e says how, and a restore may be owed. */
-static bool script_answer(struct lane *n, const struct mr_reply *r, struct kp_error *e)
-{
-    n->call = 0;
-    n->answered_ms = loop_now_ms();
-    if (script_error(n, r, e) == KP_OK)
-        return true;
-    n->position_known = false;
-    if (r->outcome == MR_ERROR && saves_state(n->script))
-        n->restore_owed = true;
-    return false;
-}
-
-static bool has_word(const char *script, const char *word)
-{
-    struct kp_str w;
-    for (size_t i = 0; kp_script_word(script, i, &w); i++)
-        if (kp_str_eq(w, word))
-            return true;
-    return false;
-}
-
-static void note_motion(struct lane *n)
-{
-    if (has_word(n->script, "M400") || has_word(n->script, "G4"))
-        n->unflushed_ms = NEVER;
-    else if (n->unflushed_ms == NEVER && has_word(n->script, "G1"))
-        n->unflushed_ms = n->answered_ms;
-}
-
-static void note_writes(struct lane *n, const struct kp_seq *seq)
-{
-    size_t count;
-    const struct kp_pin_write *w = kp_seq_writes(seq, &count);
-    for (size_t i = 0; i < count; i++)
-        kp_machine_pin_written(n->machine, w[i].pin, w[i].value, n->answered_ms);
-    const struct kp_axis_write *a = kp_seq_axis_writes(seq, &count);
-    for (size_t i = 0; i < count; i++)
-        kp_machine_axis_written(n->machine, a[i].axis, a[i].position, a[i].homed);
-}
 
 static void away(struct lane *n);
 
@@ -209,31 +100,17 @@ static void on_confirmed(void *user, const struct mr_reply *r)
     }
 }
 
-/* Where an accepted script leaves the head is what Klipper's next push will say; waiting for that push would hold a stream of moves to its tick. */
-static void note_position(struct lane *n, const struct kp_seq *seq)
-{
-    double at[3];
-    bool says = kp_seq_expected(seq, at) && !isnan(at[0]) && !isnan(at[1]) && !isnan(at[2]);
-    struct kp_value v = { .kind = KP_NUMS, .nums = at, .count = 3 };
-    if (says)
-        kp_machine_status(n->machine, kp_str_of("gcode_move"), kp_str_of("position"), &v, n->answered_ms);
-    if (says || has_word(n->script, "G1") || has_word(n->script, "G28"))
-        n->position_known = says;
-}
-
 static void on_script(void *user, const struct mr_reply *r)
 {
     struct lane *n = user;
     struct kp_error e;
-    if (!script_answer(n, r, &e)) {
+    if (!lane_script_answered(n, r, &e)) {
         snprintf(n->head->klipper, sizeof n->head->klipper, "%s", r->outcome == MR_ERROR && r->message ? r->message : "");
         step(n, KP_EV_ERROR, 0, &e);
         return;
     }
-    note_motion(n);
-    note_writes(n, n->head->seq);
-    note_position(n, n->head->seq);
-    if (!has_word(n->script, "M400")) {
+    lane_script_noted(n, n->head->seq);
+    if (!lane_script_has(n, "M400")) {
         step(n, KP_EV_OK, 0, NULL);
         return;
     }
@@ -313,7 +190,7 @@ static void plan(struct lane *n)
         job_end(n, &f);
         return;
     }
-    bool flush = n->unflushed_ms != NEVER && loop_now_ms() - n->unflushed_ms >= LANE_FLUSH_MS;
+    bool flush = n->unflushed_ms != LANE_NEVER && loop_now_ms() - n->unflushed_ms >= LANE_FLUSH_MS;
     if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK || kp_seq_plan(&j->seq, n->machine, &j->call, flush, &f) != KP_OK) {
         job_end(n, &f);
         return;
@@ -325,7 +202,8 @@ static void on_restored(void *user, const struct mr_reply *r)
 {
     struct lane *n = user;
     struct kp_error e;
-    if (script_answer(n, r, &e)) {
+    bool ok = lane_script_answered(n, r, &e);
+    if (ok || (r->outcome == MR_ERROR && r->message && strstr(r->message, NO_STATE))) {
         n->restore_owed = false;
         advance(n);
     } else {
@@ -337,7 +215,7 @@ static void on_neutral(void *user, const struct mr_reply *r)
 {
     struct lane *n = user;
     struct kp_error e;
-    if (script_answer(n, r, &e))
+    if (lane_script_answered(n, r, &e))
         n->wait = NEUTRAL_PUSH;
     else
         job_fail(n, &e);
@@ -365,10 +243,11 @@ static void make_neutral(struct lane *n)
     send_script(n, n->neutral_text, NEUTRAL, on_neutral);
 }
 
-/* Its distances count from where the head is, whoever moved it: that takes Klipper's own word. */
-static bool relative(const struct kp_call *call)
+/* Where the head is, is known well enough for this call. Relative distances count from there, whoever moved it: that takes Klipper's own word. */
+static bool placed(const struct lane *n, const struct kp_call *call)
 {
-    return call->command->id == KP_MOVE && kp_call_slot(call, "relative")->flag;
+    bool relative = call->command->id == KP_MOVE && kp_call_slot(call, "relative")->flag;
+    return kp_machine_pushed_ms(n->machine) > n->moved_ms || (!relative && kp_machine_left(n->machine));
 }
 
 static bool plans(struct lane *n, struct kp_faults *f)
@@ -394,7 +273,7 @@ static void advance(struct lane *n)
     }
     if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK)
         job_end(n, &f);
-    else if (kp_call_needs_position(n->machine, &j->call) && !covered(n) && !(n->position_known && !relative(&j->call)))
+    else if (kp_call_needs_position(n->machine, &j->call) && !placed(n, &j->call))
         n->wait = PLAN_PUSH;
     else if ((n->restore_owed || n->neutral_owed) && !plans(n, &f))
         job_end(n, &f); /* what is refused sends nothing, not even a script of ours */
@@ -425,7 +304,7 @@ struct lane *lane_new(struct loop *l, struct mr *mr, struct kp_machine *m)
     if (!n)
         return NULL;
     n->loop = l, n->mr = mr, n->machine = m;
-    n->unflushed_ms = n->answered_ms = NEVER;
+    n->unflushed_ms = n->answered_ms = n->moved_ms = LANE_NEVER;
     n->neutral_owed = true;
     n->turn = loop_timer_new(l, on_turn, n);
     if (!n->turn) {
@@ -481,7 +360,7 @@ struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_do
         kp_faults_add(f, &e);
         return NULL;
     }
-    j->call = *call, j->done = done, j->user = user, j->began_ms = NEVER;
+    j->call = *call, j->done = done, j->user = user, j->began_ms = LANE_NEVER;
     if (n->tail)
         n->tail->next = j;
     else
@@ -515,7 +394,7 @@ void lane_stop(struct lane *n)
     struct kp_error e;
     mr_forget(n->mr, n->call);
     n->call = 0;
-    n->unflushed_ms = NEVER;
+    n->unflushed_ms = LANE_NEVER;
     while (n->head) {
         if (n->running)
             kp_error_set(&e, KP_EMERGENCY_STOP_ACTIVE, NULL, "the machine was stopped: %s", kp_safety_reason(n->machine));
@@ -580,8 +459,7 @@ void lane_changed(struct lane *n)
     if (kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY)
         return;
     n->neutral_owed = true;
-    n->position_known = false;
-    n->unflushed_ms = NEVER;
+    n->unflushed_ms = LANE_NEVER;
     if (kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN && kp_machine_moonraker_connected(n->machine))
         n->restore_owed = false; /* that Klipper is gone, and the saved state with it */
     if (n->call && n->wait != CONFIRM && kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN)
@@ -592,14 +470,5 @@ void lane_changed(struct lane *n)
 
 void lane_console(struct lane *n, const char *line)
 {
-    static const char mark[] = "// Unknown command:\"";
-    struct kp_str w;
-    if (!n->call || strncmp(line, mark, sizeof mark - 1))
-        return;
-    const char *word = line + sizeof mark - 1, *end = strchr(word, '"');
-    for (size_t i = 0; end && kp_script_word(n->script, i, &w); i++)
-        if (w.n == (size_t)(end - word) && !memcmp(w.p, word, w.n) && w.n < sizeof n->unknown) {
-            memcpy(n->unknown, w.p, w.n);
-            n->unknown[w.n] = 0;
-        }
+    lane_script_console(n, line);
 }

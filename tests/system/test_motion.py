@@ -8,7 +8,7 @@ import time
 import pytest
 
 import helpers
-from helpers import FAST, X_STEP, Later, axis, get, go, modes, nothing_reaches_klipper, ok, pin, post, refused, steps, still
+from helpers import FAST, X_STEP, Later, axis, get, go, modes, nothing_reaches_klipper, ok, pin, position, post, refused, steps, still, wait_for
 
 # A pin that Klipper refuses, as an interlock of the machine's owner would: KlipperPlace cannot know it beforehand.
 REFUSING_PIN = """
@@ -180,7 +180,7 @@ FOREIGN = {
 FOREIGN["all"] = "\n".join(FOREIGN.values())
 
 
-@pytest.mark.parametrize("name", [pytest.param("all", marks=pytest.mark.smoke), "relative", "origin"])
+@pytest.mark.parametrize("name", [pytest.param("all", marks=pytest.mark.smoke), "origin"])
 def test_foreign_modes_change_nothing_and_stay(homed, foreign, name):
     go(homed, x=50, y=50, z=-10)
     foreign(FOREIGN[name])
@@ -198,6 +198,19 @@ def test_foreign_modes_change_nothing_and_stay(homed, foreign, name):
     go(homed, x=60, nozzle="N2")
     assert homed.sim_cmd("status")["nozzles"]["n2"]["x"] == pytest.approx(60, abs=X_STEP)
     assert modes(homed) == theirs
+
+
+@pytest.mark.smoke
+def test_a_foreign_move_back_is_seen(homed, foreign):
+    """To where Klipper last told us the head is: its pushes hold changes only, and this is none."""
+    go(homed, x=60, y=50)
+    wait_for("it is told", lambda: position(homed)["commanded"]["x"] == 60, 2)
+    time.sleep(0.5)
+    ok(post(homed, "motion/move", {"x": 61, "feedrate": FAST}))
+    foreign("G90\nG1 X60 F6000")
+    wait_for("it is seen", lambda: position(homed)["commanded"]["x"] == 60, 2)
+    go(homed, x=2, relative=True)
+    assert axis(homed, "x") == pytest.approx(62, abs=X_STEP)
 
 
 def test_foreign_modes_stay_over_homing(homed, foreign):

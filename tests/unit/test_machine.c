@@ -274,6 +274,29 @@ static void test_positions(void **state)
     kp_machine_free(m);
 }
 
+/* Where our script ends holds until the next push, also one that has nothing to tell of it. */
+static void test_left(void **state)
+{
+    struct kp_machine *m = machine_ready(100);
+    double xyz[3];
+    (void)state;
+    told(m, "gcode_move", "position", numbers((double[]){ 60, 50, 0, 0 }, 4), 100);
+    kp_machine_pushed(m, 100);
+    kp_machine_moved(m, (double[]){ 61, 50, 0 }, 200);
+    assert_true(kp_machine_left(m) && kp_machine_commanded(m, xyz) && xyz[0] == 61);
+    kp_machine_pushed(m, 200); /* it may have been on its way before */
+    assert_true(kp_machine_left(m));
+    kp_machine_pushed(m, 250); /* the head is back where it was: nothing has changed */
+    assert_true(!kp_machine_left(m) && kp_machine_commanded(m, xyz) && xyz[0] == 60);
+    kp_machine_moved(m, (double[]){ 70, 50, 0 }, 300);
+    kp_machine_moved(m, NULL, 300);
+    assert_true(!kp_machine_left(m) && kp_machine_commanded(m, xyz) && xyz[0] == 60);
+    kp_machine_moved(m, (double[]){ 70, 50, 0 }, 400);
+    kp_machine_klippy(m, KP_KLIPPY_SHUTDOWN, "");
+    assert_false(kp_machine_left(m));
+    kp_machine_free(m);
+}
+
 static void test_values(void **state)
 {
     struct kp_machine *m = machine_ready(100);
@@ -446,7 +469,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pins), cmocka_unit_test(test_find_pin), cmocka_unit_test(test_parts), cmocka_unit_test(test_watch),
         cmocka_unit_test(test_faulty_parts), cmocka_unit_test(test_homed), cmocka_unit_test(test_corexy), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_positions), cmocka_unit_test(test_values), cmocka_unit_test(test_dirty), cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_positions), cmocka_unit_test(test_left), cmocka_unit_test(test_values), cmocka_unit_test(test_dirty), cmocka_unit_test(test_reset),
         cmocka_unit_test(test_klippy), cmocka_unit_test(test_too_much),
     };
     return cmocka_run_group_tests_name("machine", tests, NULL, NULL);

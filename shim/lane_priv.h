@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* What lane.c (the commands and their turns) and lane_script.c (the script in flight) share. Nobody else includes it. */
+#ifndef LANE_PRIV_H
+#define LANE_PRIV_H
+
+#include "lane.h"
+#include "moonraker.h"
+
+#define LANE_NEVER INT64_MIN
+
+struct lane_job {
+    struct lane_job *next;
+    struct kp_call call;
+    lane_done *done;            /* NULL: nobody waits any more */
+    void *user;
+    struct kp_seq *seq;
+    int64_t began_ms;
+    char step[KP_NAME_MAX];
+    char klipper[KP_TEXT_MAX];
+};
+
+/* What the lane waits for. Absent from the list means: nothing, it is idle. */
+enum wait { IDLE, NEXT_TURN, SCRIPT, CONFIRM, RESTORE, NEUTRAL, NEUTRAL_PUSH, PLAN_PUSH, SAMPLE, SETTLE };
+
+struct lane {
+    struct loop *loop;
+    struct mr *mr;
+    struct kp_machine *machine;
+    struct loop_timer *turn;     /* callbacks never come from inside lane_submit */
+    struct lane_job *head, *tail; /* head is the running one while wait > NEXT_TURN */
+    size_t size;
+    enum wait wait;
+    bool running;                /* head has been begun */
+    uint64_t call;               /* the question in flight, nearly always a script; 0: none */
+    const char *script;          /* its text */
+    char unknown[KP_NAME_MAX];   /* a word of it that Klipper did not know */
+    int64_t answered_ms;         /* when the last script was answered: a push after it covers it */
+    int64_t moved_ms;            /* the same of the last script that may have moved the toolhead */
+    int64_t unflushed_ms;        /* when the first move was accepted that may not have started; NEVER: all have */
+    bool restore_owed;           /* a script failed between its save and its restore */
+    bool neutral_owed;           /* the neutral state has not been saved since Klipper was last ready */
+    double neutral_at[3];
+    char neutral_text[KP_SCRIPT_MAX];
+    struct kp_action action;
+    int64_t action_ms;
+};
+
+/* Sends a script; done is told of its answer. False: out of memory, nothing was sent. */
+bool lane_script_send(struct lane *n, const char *text, enum wait wait, mr_done *done);
+/* The script in flight has been answered. False: it failed, *e says how, and a restore may be owed. */
+bool lane_script_answered(struct lane *n, const struct mr_reply *r, struct kp_error *e);
+/* The script in flight, of this sequence, was accepted: tells the machine what it wrote and where it ends. */
+void lane_script_noted(struct lane *n, const struct kp_seq *seq);
+/* True when the script in flight has this command word. */
+bool lane_script_has(const struct lane *n, const char *word);
+/* Klipper's console; it tells of words that it does not know there and nowhere else. */
+void lane_script_console(struct lane *n, const char *line);
+
+#endif
