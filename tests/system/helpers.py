@@ -164,18 +164,18 @@ def steps(machine, stepper="x"):
     return machine.sim_cmd(f"steps {stepper}")
 
 
-def still(machine, timeout=30.0):
-    """Waits until no stepper has steps queued, looked at twice; returns the status."""
+def still(machine, timeout=30.0, ended=False):
+    """Waits until no stepper has steps queued, looked at twice; returns the status. `ended`: the motion was waited for, so that one look will do."""
     deadline = time.monotonic() + timeout
     last = None
     while True:
         status = machine.sim_cmd("status")
         now = None if any(s["moving"] for s in status["steppers"].values()) else {k: s["total_steps"] for k, s in status["steppers"].items()}
-        if now is not None and now == last:
+        if now is not None and (ended or now == last):
             return status
         last = now
         assert time.monotonic() < deadline, "the machine still moves"
-        time.sleep(0.1)
+        time.sleep(0.02 if ended else 0.1)
 
 
 def axis(machine, name):
@@ -269,7 +269,7 @@ def make_homed(machine):
     make_ready(machine)
     if not {"x", "y", "z"} <= set(position(machine)["homed_axes"]):
         tell_position(machine)
-    status = still(machine)
+    status = still(machine, ended=True)
     if abs(status["axes"]["z"]["mm"]) > 20.01:
         ok(post(machine, "motion/move", {"z": -20, "feedrate": 3000, "wait": True}))
     for nozzle in ("n1", "n2"):
@@ -281,7 +281,7 @@ def make_homed(machine):
 def go(machine, **target):
     """A move that has ended at the simulator when this returns."""
     data = ok(post(machine, "motion/move", {"feedrate": FAST, **target, "wait": True}))
-    still(machine)
+    still(machine, ended=True)
     return data
 
 

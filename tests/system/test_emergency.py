@@ -8,9 +8,16 @@ import time
 import pytest
 
 import helpers
+import rig
 from helpers import FAST, Later, axis, get, go, nothing_reaches_klipper, ok, pin, post, refused, steps, still, wait_for
 
 LATEST_S = 0.1  # the bound
+
+
+@pytest.fixture(scope="module")
+def machine():
+    with rig.Rig(klipperplace_extra="[safety]\nemergency_stop_timeout: 1") as r:
+        yield r
 
 
 @pytest.fixture
@@ -221,7 +228,7 @@ def test_stop_with_moonraker_away_and_back(homed):
     wait_for("it is seen", lambda: homed.get("/ready")[0] == 503, 5)
     began = time.monotonic()
     body = refused(post(homed, "system/emergency_stop"), "TIMEOUT")
-    assert time.monotonic() - began < 8
+    assert 1 <= time.monotonic() - began < 4
     assert body["details"]["emergency_stop_active"] is True and body["details"]["confirmed_by"] == "none"
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
     homed.moonraker.start()

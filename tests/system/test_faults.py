@@ -117,10 +117,9 @@ def test_klipper_killed_and_restarted(homed):
     assert axis(homed, "x") == pytest.approx(42, abs=X_STEP)
 
 
-@BOTH
 def test_klipper_killed_in_a_move(homed):
     """The one in flight may have run; the one behind it has not; neither runs afterwards."""
-    move, _ = long_move(homed, 3)
+    move, _ = long_move(homed, 2)
     behind = Later(post, homed, "motion/move", {"x": 200, "feedrate": FAST})
     wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2, 2)
     homed.klipper.kill()
@@ -231,7 +230,6 @@ def test_new_klipper_that_is_ready_before_we_look(homed):
         assert axis(homed, "x") == pytest.approx(x, abs=X_STEP)
 
 
-@BOTH
 def test_moonraker_that_stands_still(homed):
     """Alive but silent: reads turn stale, a command ends at its deadline and is not sent again."""
     go(homed, x=50, y=50)
@@ -334,7 +332,7 @@ def test_mcu_hangs_for_long(make_rig):
     go(machine, x=50, y=50)
     at_start = steps(machine)["total_steps"]
     hung = time.monotonic()
-    machine.sim_cmd("fault hang 12000")
+    machine.sim_cmd("fault hang 8000")
     move = Later(post, machine, "motion/move", {"x": 250, "feedrate": 1200, "wait": True})
     reads = [check_envelope(get(machine, "position", timeout=10)) for _ in range(10) if not time.sleep(0.1)]
     assert all(r["status"] == "success" for r in reads)
@@ -342,7 +340,7 @@ def test_mcu_hangs_for_long(make_rig):
     assert body["status"] == "error" and body["error_code"] in ("KLIPPY_DISCONNECTED", "OUTCOME_UNKNOWN", "EXECUTION_FAILED"), body
     wait_for("it is seen", lambda: machine.get("/ready")[0] == 503, 10)
     wait_for("the microcontroller is back", lambda: machine.sim_cmd("status", timeout=20), 30)
-    time.sleep(max(0, hung + 12.5 - time.monotonic()))
+    time.sleep(max(0, hung + 8.5 - time.monotonic()))
     still(machine)  # what it had been sent before it hung runs late, but once
     before = steps(machine)["total_steps"]
     assert before - at_start <= round(200 / X_STEP)
@@ -372,9 +370,7 @@ HOMING_WITH_FAN = """
 axes: xyz
 gcode:
     M106 S255
-    G28 Z
     G28 X
-    G28 Y
 """
 
 
@@ -391,10 +387,9 @@ def test_unknown_command_is_an_error(make_rig):
 def test_unknown_command_of_others_is_not_ours(make_rig):
     """A typo at somebody's console, and a word inside the machine's own homing, fail no script of ours."""
     machine = make_rig(printer_extra=HOMING_WITH_FAN)
-    for name, mm in (("x", 5), ("y", 5), ("z", -1)):
-        machine.sim_cmd(f"place_axis {name} {mm}")
+    helpers.tell_position(machine)
     since = time.time()
-    home = Later(post, machine, "motion/home")
+    home = Later(post, machine, "motion/home", {"axes": ["x"]})
     while not home.done:
         machine.gcode("M106 S100\nG1234")
         time.sleep(0.2)
