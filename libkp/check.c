@@ -141,15 +141,81 @@ static void read_axes(struct check *k, const struct kp_param *p, const struct kp
     }
 }
 
+/* Which of the words "a|b|c" it is; -1: none. */
+static int choice(const char *words, struct kp_str s)
+{
+    for (int i = 0; *words; i++) {
+        size_t n = strcspn(words, "|");
+        if (n == s.n && memcmp(words, s.p, n) == 0)
+            return i;
+        words += n + (words[n] == '|');
+    }
+    return -1;
+}
+
+static void read_choice(struct check *k, const struct kp_param *p, const struct kp_arg *a, struct kp_slot *out)
+{
+    out->index = a->value.kind == KP_STR ? choice(p->choices, a->value.str) : -1;
+    if (out->index < 0) {
+        FAULT(k->f, KP_INVALID_PARAMETER, p->name, "%s must be one of %s", p->name, p->choices);
+        return;
+    }
+    clean_text(out->text, sizeof out->text, a->value.str);
+    out->set = true;
+}
+
+/* A UUID, or another name of ours. */
+static void read_id(struct check *k, const struct kp_param *p, const struct kp_arg *a, struct kp_slot *out)
+{
+    struct kp_str s = a->value.kind == KP_STR ? a->value.str : (struct kp_str){ "", 0 };
+    bool ok = s.n > 0 && s.n < KP_NAME_MAX;
+    for (size_t i = 0; ok && i < s.n; i++)
+        ok = s.p[i] == '-' || kp_name_ok((struct kp_str){ s.p + i, 1 });
+    if (ok)
+        clean_text(out->text, sizeof out->text, s);
+    else
+        FAULT(k->f, KP_INVALID_PARAMETER, p->name, "%s must be a string of letters, digits, _ and -", p->name);
+    out->set = ok;
+}
+
+static void read_command(struct check *k, const struct kp_param *p, const struct kp_arg *a, struct kp_slot *out)
+{
+    const struct kp_command *c = a->value.kind == KP_STR ? kp_command_by_name(a->value.str) : NULL;
+    if (a->value.kind != KP_STR)
+        FAULT(k->f, KP_INVALID_PARAMETER, p->name, "%s must be a string", p->name);
+    else if (!c)
+        FAULT(k->f, KP_COMMAND_NOT_FOUND, p->name, "there is no such command");
+    else if (!kp_command_nests(c))
+        FAULT(k->f, KP_INVALID_PARAMETER, p->name, "%s is for itself only: neither queue nor batch takes it", c->name);
+    else {
+        clean_text(out->text, sizeof out->text, a->value.str);
+        out->index = (int)c->id;
+        out->set = true;
+    }
+}
+
 /* What a name that cannot be one is answered with. */
 static enum kp_err not_found(enum kp_ptype t)
 {
     switch (t) {
+    case KP_P_FAN: return KP_INVALID_PARAMETER;
     case KP_P_SENSOR: return KP_SENSOR_NOT_FOUND;
     case KP_P_NOZZLE: return KP_NOZZLE_NOT_FOUND;
     case KP_P_FEEDER: return KP_FEEDER_NOT_FOUND;
     default: return KP_PIN_NOT_FOUND;
     }
+}
+
+/* False with a fault when the parameter asks for a pin that can be written and this one is none. */
+static bool writable(struct check *k, const struct kp_param *p, int index)
+{
+    if (p->type != KP_P_PIN_OUT && p->type != KP_P_PIN_PWM)
+        return true;
+    const struct kp_pin *pin = kp_machine_pin(k->m, (size_t)index);
+    if (pin->kind == KP_PIN_PWM || pin->kind == KP_PIN_SERVO || (p->type == KP_P_PIN_OUT && pin->kind == KP_PIN_OUTPUT))
+        return true;
+    FAULT(k->f, KP_INVALID_PARAMETER, p->name, pin->kind == KP_PIN_OUTPUT ? "%s is on or off only, not PWM" : "%s is an input", pin->name);
+    return false;
 }
 
 static void read_name(struct check *k, const struct kp_param *p, const struct kp_arg *a, struct kp_slot *out)
@@ -168,6 +234,7 @@ static void read_name(struct check *k, const struct kp_param *p, const struct kp
     case KP_P_SENSOR: rc = kp_machine_find_sensor(k->m, a->value.str, &out->index, &e); break;
     case KP_P_NOZZLE: rc = kp_machine_find_nozzle(k->m, a->value.str, &out->index, &e); break;
     case KP_P_FEEDER: rc = kp_machine_find_feeder(k->m, a->value.str, &out->index, &e); break;
+    case KP_P_FAN: rc = kp_machine_find_fan(k->m, a->value.str, &out->index, &e); break;
     default: rc = kp_machine_find_pin(k->m, a->value.str, &out->index, &out->inverted, &e); break;
     }
     if (rc != KP_OK) {
@@ -175,15 +242,18 @@ static void read_name(struct check *k, const struct kp_param *p, const struct kp
         kp_faults_add(k->f, &e);
         return;
     }
-    if (p->type == KP_P_PIN_OUT) {
-        const struct kp_pin *pin = kp_machine_pin(k->m, (size_t)out->index);
-        if (pin->kind != KP_PIN_OUTPUT && pin->kind != KP_PIN_PWM) {
-            FAULT(k->f, KP_INVALID_PARAMETER, p->name, "%s is an input", pin->name);
-            return;
-        }
-    }
+    if (!writable(k, p, out->index))
+        return;
     clean_text(out->text, sizeof out->text, a->value.str);
     out->set = true;
+}
+
+/* The part that is meant when the parameter is left out. One that the machine lacks is a fault: the request must name another. */
+static void default_name(struct check *k, const struct kp_param *p, struct kp_slot *out)
+{
+    const struct kp_arg a = { kp_str_of(p->name), { .kind = KP_STR, .str = kp_str_of(p->name_def) }, false };
+    read_name(k, p, &a, out);
+    out->set = false;
 }
 
 static void read_param(struct check *k, const struct kp_param *p, const struct kp_arg *a, struct kp_slot *out)
@@ -202,6 +272,14 @@ static void read_param(struct check *k, const struct kp_param *p, const struct k
             out->set = true;
         } else
             FAULT(k->f, KP_INVALID_PARAMETER, p->name, "%s must be a string", p->name);
+        break;
+    case KP_P_CHOICE: read_choice(k, p, a, out); break;
+    case KP_P_NAME: read_id(k, p, a, out); break;
+    case KP_P_COMMAND: read_command(k, p, a, out); break;
+    case KP_P_OBJECT:
+    case KP_P_OBJECTS:
+        if (!(out->set = a->value.kind == KP_OTHER))
+            FAULT(k->f, KP_INVALID_PARAMETER, p->name, p->type == KP_P_OBJECT ? "%s must be an object" : "%s must be an array of objects", p->name);
         break;
     case KP_P_AXES:
         read_axes(k, p, a, out);
@@ -238,7 +316,7 @@ static void check_arg(struct check *k, const struct kp_arg *a)
             return;
         }
     if (c->timeout_s > 0 && kp_str_eq(a->name, "timeout_s")) {
-        static const struct kp_param p = { "timeout_s", KP_P_NUM, "s", 0, TIMEOUT_MIN, TIMEOUT_MAX, NAN, KP_OK, "" };
+        static const struct kp_param p = { "timeout_s", KP_P_NUM, "s", 0, TIMEOUT_MIN, TIMEOUT_MAX, NAN, KP_OK, NULL, NULL, "" };
         if (first_time(k, &k->timeout_seen, p.name))
             read_number(k, &p, a, &k->call->timeout_s);
         return;
@@ -247,7 +325,7 @@ static void check_arg(struct check *k, const struct kp_arg *a)
     if (axis >= 0) {
         const char letter[2] = { a->name.p[0], 0 };
         const char *unit = kp_machine_axis(k->m, (size_t)axis)->rotary ? "deg" : "mm";
-        const struct kp_param p = { letter, KP_P_NUM, unit, 0, -EXTRA_MAX, EXTRA_MAX, NAN, KP_POSITION_OUT_OF_BOUNDS, "" };
+        const struct kp_param p = { letter, KP_P_NUM, unit, 0, -EXTRA_MAX, EXTRA_MAX, NAN, KP_POSITION_OUT_OF_BOUNDS, NULL, NULL, "" };
         if (first_time(k, &k->axis_seen[axis], letter))
             k->call->axis_set[axis] = read_number(k, &p, a, &k->call->axis[axis]);
         return;
@@ -283,9 +361,12 @@ enum kp_err kp_check(const struct kp_machine *m, const struct kp_command *c, con
     }
     for (size_t i = 0; i < count; i++)
         check_arg(&k, &args[i]);
-    for (size_t i = 0; c->params[i].name; i++)
+    for (size_t i = 0; c->params[i].name; i++) {
         if ((c->params[i].flags & KP_REQUIRED) && !k.seen[i])
             FAULT(f, KP_MISSING_PARAMETER, c->params[i].name, "%s is required", c->params[i].name);
+        if (c->params[i].name_def && !k.seen[i])
+            default_name(&k, &c->params[i], &call.slot[i]);
+    }
     if (c->id == KP_WAIT && kp_call_slot(&call, "timeout")->set) {
         if (k.timeout_seen)
             FAULT(f, KP_INVALID_PARAMETER, "timeout", "timeout and timeout_s mean the same, give one");

@@ -492,15 +492,25 @@ enum kp_rate { KP_RATE_NONE, KP_RATE_MOTION, KP_RATE_READ, KP_RATE_BATCH };
 enum kp_strategy { KP_LOCAL, KP_DIRECT, KP_GCODE, KP_HYBRID };
 
 enum kp_id {
-    KP_MOVE, KP_HOME, KP_WAIT, KP_PICK, KP_PLACE, KP_PICK_AND_PLACE, KP_VACUUM_ON, KP_VACUUM_OFF, KP_VACUUM_SET,
-    KP_GPIO_READ, KP_GPIO_WRITE, KP_GPIO_READ_ALL, KP_SENSOR_READ, KP_SENSOR_READ_ALL, KP_FEEDER_ADVANCE,
-    KP_GET_STATUS, KP_GET_POSITION, KP_GET_VERSION, KP_EMERGENCY_STOP, KP_RESET,
+    KP_MOVE, KP_HOME, KP_WAIT, KP_PICK, KP_PLACE, KP_PICK_AND_PLACE, KP_ACTUATE, KP_ACTUATOR_ON, KP_ACTUATOR_OFF, KP_VACUUM_ON, KP_VACUUM_OFF, KP_VACUUM_SET,
+    KP_FAN_ON, KP_FAN_OFF, KP_FAN_SET, KP_PWM_SET, KP_PWM_RAMP, KP_GPIO_READ, KP_GPIO_WRITE, KP_GPIO_READ_ALL, KP_SENSOR_READ, KP_SENSOR_READ_ALL,
+    KP_SENSOR_READ_BY_TYPE, KP_FEEDER_ADVANCE, KP_FEEDER_RETRACT, KP_GET_STATUS, KP_GET_POSITION, KP_GET_PRINTER_STATE, KP_QUEUE_ADD, KP_QUEUE_BATCH,
+    KP_QUEUE_STATUS, KP_QUEUE_CLEAR, KP_QUEUE_CANCEL, KP_QUEUE_HISTORY, KP_BATCH_EXECUTE, KP_EMERGENCY_STOP, KP_PAUSE, KP_RESUME, KP_RESET, KP_SAFETY_STATUS,
+    KP_SAFETY_EVENTS, KP_GET_VERSION, KP_OPENAPI, KP_KEY_CREATE, KP_KEY_LIST, KP_KEY_GET, KP_KEY_UPDATE, KP_KEY_DELETE, KP_KEY_ROTATE, KP_AUTH_STATUS,
+    KP_WS_TOKEN, KP_HEALTH, KP_READY, KP_METRICS,
+    KP_ID_COUNT
 };
 
-enum kp_ptype { KP_P_NUM, KP_P_INT, KP_P_BOOL, KP_P_TEXT, KP_P_AXES, KP_P_PIN_IN, KP_P_PIN_OUT, KP_P_SENSOR, KP_P_NOZZLE, KP_P_FEEDER };
+/* TEXT: free text for people. NAME: 1 to KP_NAME_MAX-1 characters of [0-9A-Za-z_-], a UUID for one. CHOICE: one of `choices`. COMMAND: the name of a row
+ * that kp_command_nests. OBJECT, OBJECTS: a JSON object, an array of them; kp_check takes any KP_OTHER and keeps nothing of it: the caller reads its own JSON.
+ * PIN_IN: any pin that can be read; PIN_OUT: one that can be written; PIN_PWM: one that takes values between 0 and 1. FAN: any fan of Klipper's. */
+enum kp_ptype {
+    KP_P_NUM, KP_P_INT, KP_P_BOOL, KP_P_TEXT, KP_P_NAME, KP_P_CHOICE, KP_P_COMMAND, KP_P_OBJECT, KP_P_OBJECTS,
+    KP_P_AXES, KP_P_PIN_IN, KP_P_PIN_OUT, KP_P_PIN_PWM, KP_P_SENSOR, KP_P_NOZZLE, KP_P_FEEDER, KP_P_FAN,
+};
 
-/* KP_P_PIN_IN takes any pin that can be read, KP_P_PIN_OUT one that can be written. */
-enum kp_param_flag { KP_REQUIRED = 1 };
+/* IN_PATH: stands in the path, as {name}; see kp_command_path_arg. */
+enum kp_param_flag { KP_REQUIRED = 1, KP_IN_PATH = 2 };
 
 struct kp_param {
     const char *name;
@@ -510,6 +520,22 @@ struct kp_param {
     double min, max;   /* NUM, INT; -INFINITY and INFINITY: the machine's limits or none */
     double def;        /* NUM, INT, BOOL; NAN: none */
     enum kp_err range; /* code of a value outside min..max; KP_OK means KP_INVALID_PARAMETER */
+    const char *choices; /* CHOICE: "viewer|operator|admin"; NULL: not one */
+    const char *name_def; /* FEEDER, FAN: the one that is meant when left out; NULL: none */
+    const char *doc;
+};
+
+/* What the `data` of an answer is made of. ANY: what fits no other word. */
+enum kp_field_type { KP_A_NUM, KP_A_INT, KP_A_BOOL, KP_A_TEXT, KP_A_OBJECT, KP_A_ANY };
+/* NULLABLE: null where nothing is known. OPTIONAL: may be absent. LIST: an array of these. MAP: an object of these, by names that the machine gives. */
+enum kp_field_flag { KP_NULLABLE = 1, KP_OPTIONAL = 2, KP_LIST = 4, KP_MAP = 8 };
+
+struct kp_field {
+    const char *name;
+    enum kp_field_type type;
+    const char *unit;             /* "mm"; "" */
+    unsigned flags;
+    const struct kp_field *fields; /* OBJECT: its fields, ended by a row without name */
     const char *doc;
 };
 
@@ -520,32 +546,44 @@ enum kp_command_flag {
     KP_MOVES = 8,             /* moves or switches something: never sent twice, goes through the lane */
     KP_NEEDS_POSITION = 16,   /* planned from the commanded position: it must be fresh */
     KP_URGENT = 32,           /* goes by the urgent slot */
+    KP_OUTSIDE = 64,          /* its path is below "/", not below "/api/v1/"; found by kp_command_outside alone */
+    KP_PLAIN = 128,           /* answered with a document of its own, not with the envelope; no command of WebSocket, queue or batch */
 };
 
 struct kp_command {
     enum kp_id id;
     const char *name;        /* "move" */
     enum kp_method method;
-    const char *path;        /* below /api/v1/: "motion/move" */
+    const char *path;        /* below /api/v1/: "motion/move", "auth/keys/{id}" */
     enum kp_strategy strategy;
-    enum kp_role role;
+    enum kp_role role;       /* the least that may ask; PUBLIC: anybody */
     enum kp_rate rate;
     unsigned flags;
     double timeout_s;        /* default; 0: it takes no timeout_s */
     const struct kp_param *params; /* ended by a row without name */
+    const struct kp_field *answer; /* what `data` holds, ended by a row without name; PLAIN: what the document holds, empty where it is no object of ours */
     const char *doc;
 };
 
 KP_API const struct kp_command *kp_commands(size_t *count);
 KP_API const struct kp_command *kp_command_by_name(struct kp_str name);
-/* The row of a path below /api/v1/. NULL: no such path. *allowed (may be NULL) gets the methods the path knows; NULL with *allowed != 0: wrong method. */
+/* The row of a path below /api/v1/; a {name} of a row is any one piece that is not empty. NULL: no such path.
+ * *allowed (may be NULL) gets the methods the path knows; NULL with *allowed != 0: wrong method. */
 KP_API const struct kp_command *kp_command_by_route(enum kp_method method, struct kp_str path, unsigned *allowed);
+/* The same for rows with KP_OUTSIDE; path below "/": "health". */
+KP_API const struct kp_command *kp_command_outside(enum kp_method method, struct kp_str path, unsigned *allowed);
+/* What stands for the {name} of the row's path: an argument for kp_check, beside those of body and query. False: the row has none. */
+struct kp_arg;
+KP_API bool kp_command_path_arg(const struct kp_command *c, struct kp_str path, struct kp_arg *out);
+/* Whether the row may stand in a queue entry or a batch: what moves, switches or reads. */
+KP_API bool kp_command_nests(const struct kp_command *c);
 
 /* ---- arguments against the registry (check.c) -------------------------------------------------------------------------- */
 
 struct kp_arg { struct kp_str name; struct kp_value value; bool text; /* from a query string: "1.5" may stand for a number */ };
 
 /* A checked call: every number finite and in range, every name looked up. */
+/* num: NUM, INT. flag: BOOL. index: a part of the machine, the row of a COMMAND, which word of a CHOICE. text: the name or TEXT as given. */
 struct kp_slot { bool set; double num; bool flag; int index; bool inverted; unsigned axes; /* bit i: axis i */ char text[KP_TEXT_MAX]; };
 struct kp_call {
     const struct kp_command *command;

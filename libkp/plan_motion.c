@@ -5,7 +5,6 @@
 
 #include <math.h>
 
-#define FEEDER_DEFAULT "feeder"
 #define FEEDER_FEEDRATE_MM_MIN 100.0
 
 static const char *const xyz_names[3] = { "x", "y", "z" };
@@ -216,14 +215,12 @@ void plan_wait(struct plan *p)
 void plan_feeder_advance(struct plan *p)
 {
     const struct kp_slot *slot = kp_call_slot(p->call, "feeder"), *feedrate = kp_call_slot(p->call, "feedrate");
-    struct kp_error e;
-    int index = slot->index;
     plan_script(p, "advance");
-    if (!slot->set && kp_machine_find_feeder(p->m, kp_str_of(FEEDER_DEFAULT), &index, &e) != KP_OK) {
-        kp_faults_add(p->f, &e);
+    const struct kp_feeder *feeder = slot->index < 0 ? NULL : kp_machine_feeder(p->m, (size_t)slot->index);
+    if (!feeder) {
+        PLAN_FAULT(p, KP_FEEDER_NOT_FOUND, "feeder", "that feeder is no longer there");
         return;
     }
-    const struct kp_feeder *feeder = kp_machine_feeder(p->m, (size_t)index);
     if (feeder->fault[0]) {
         PLAN_FAULT(p, KP_FEEDER_NOT_FOUND, "feeder", "feeder %s cannot be used: %s", feeder->name, feeder->fault);
         return;

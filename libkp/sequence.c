@@ -10,7 +10,7 @@
 
 typedef void (*builder)(struct plan *p);
 
-static const builder builders[] = {
+static const builder builders[KP_ID_COUNT] = {
     [KP_MOVE] = plan_move,
     [KP_HOME] = plan_home,
     [KP_WAIT] = plan_wait,
@@ -119,7 +119,12 @@ enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const s
     struct plan p = { .m = m, .call = call, .f = f, .s = s, .flush = flush, .faults_before = f->count + f->dropped, .low = -INFINITY, .high = INFINITY };
     size_t id = (size_t)call->command->id;
     enum kp_err rc;
-    assert(id < sizeof builders / sizeof builders[0] && builders[id]);
+    assert(id < KP_ID_COUNT);
+    if (!builders[id]) {
+        free(s);
+        PLAN_FAULT(&p, KP_INVALID_REQUEST, NULL, "%s is not offered by this build", call->command->name);
+        return KP_INVALID_REQUEST;
+    }
     if (!s) {
         PLAN_FAULT(&p, KP_INTERNAL_ERROR, NULL, "out of memory");
         return KP_INTERNAL_ERROR;

@@ -494,9 +494,19 @@ struct app_request *app_execute(struct app *a, const struct kp_call *call, app_d
     switch (call->command->id) {
     case KP_EMERGENCY_STOP: return stop_begin(a, call, done, user);
     case KP_RESET: return reset_begin(a, call, done, user);
+    case KP_GPIO_READ:
+    case KP_GPIO_READ_ALL:
+    case KP_SENSOR_READ:
+    case KP_SENSOR_READ_ALL:
+    case KP_GET_POSITION:
+    case KP_GET_STATUS:
+    case KP_GET_VERSION: return read_begin(a, call, done, user);
     default: break;
     }
-    return call->command->strategy == KP_GCODE ? lane_begin(a, call, done, user) : read_begin(a, call, done, user);
+    if (call->command->strategy == KP_GCODE)
+        return lane_begin(a, call, done, user);
+    tell_error(a, done, user, KP_INVALID_REQUEST, "this command is not offered by this build", NULL);
+    return NULL;
 }
 
 void app_leave(struct app_request *r)

@@ -5,28 +5,80 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "kp.h"
 
+/* The path with a name in place of its {id}. */
+static struct kp_str route(const struct kp_command *c, char *out, size_t size)
+{
+    const char *open = strchr(c->path, '{');
+    if (!open)
+        return kp_str_of(c->path);
+    snprintf(out, size, "%.*sk-7%s", (int)(open - c->path), c->path, strchr(open, '}') + 1);
+    return kp_str_of(out);
+}
+
 static void rows_are_found_by_name_and_route(void **state)
 {
     (void)state;
     size_t n;
     const struct kp_command *rows = kp_commands(&n);
-    assert_int_equal(n, KP_RESET + 1);
+    assert_int_equal(n, KP_ID_COUNT);
     assert_ptr_equal(kp_commands(NULL), rows);
     for (size_t i = 0; i < n; i++) {
-        unsigned allowed = 0;
+        char text[128];
+        unsigned allowed = 0, other = 0;
+        struct kp_str path = route(&rows[i], text, sizeof text);
+        bool outside = rows[i].flags & KP_OUTSIDE;
         assert_int_equal(rows[i].id, i);
         assert_ptr_equal(kp_command_by_name(kp_str_of(rows[i].name)), &rows[i]);
-        assert_ptr_equal(kp_command_by_route(rows[i].method, kp_str_of(rows[i].path), &allowed), &rows[i]);
-        assert_true(allowed & rows[i].method);
-        assert_null(kp_command_by_route(KP_DELETE, kp_str_of(rows[i].path), &allowed));
-        assert_true(allowed & rows[i].method);
+        assert_ptr_equal((outside ? kp_command_outside : kp_command_by_route)(rows[i].method, path, &allowed), &rows[i]);
+        assert_null((outside ? kp_command_by_route : kp_command_outside)(rows[i].method, path, &other));
+        assert_true((allowed & rows[i].method) && !other);
+        for (size_t j = 0; j < i; j++) { /* no two rows take the same request */
+            char more[128];
+            struct kp_str p = route(&rows[j], more, sizeof more);
+            assert_false(rows[i].method == rows[j].method && p.n == path.n && memcmp(p.p, path.p, p.n) == 0);
+            assert_string_not_equal(rows[i].name, rows[j].name);
+        }
     }
+}
+
+static void pieces_of_a_path_are_arguments(void **state)
+{
+    (void)state;
+    static const struct { enum kp_method method; const char *path, *command, *piece; unsigned allowed; } rows[] = {
+        { KP_GET, "auth/keys", "key_list", NULL, KP_GET | KP_POST }, { KP_POST, "auth/keys", "key_create", NULL, KP_GET | KP_POST },
+        { KP_GET, "auth/keys/12-ab", "key_get", "12-ab", KP_GET | KP_PUT | KP_DELETE }, { KP_PUT, "auth/keys/1", "key_update", "1", KP_GET | KP_PUT | KP_DELETE },
+        { KP_DELETE, "auth/keys/1", "key_delete", "1", KP_GET | KP_PUT | KP_DELETE }, { KP_POST, "auth/keys/1", NULL, NULL, KP_GET | KP_PUT | KP_DELETE },
+        { KP_POST, "auth/keys/rotate/rotate", "key_rotate", "rotate", KP_POST }, { KP_GET, "auth/keys/1/rotate", NULL, NULL, KP_POST },
+        { KP_GET, "auth/keys/", NULL, NULL, 0 }, { KP_GET, "auth/keys//", NULL, NULL, 0 }, { KP_POST, "auth/keys//rotate", NULL, NULL, 0 },
+        { KP_GET, "auth/keys/1/2", NULL, NULL, 0 }, { KP_POST, "auth/keys/rotate", NULL, NULL, KP_GET | KP_PUT | KP_DELETE },
+        { KP_GET, "auth/keys/{id}", "key_get", "{id}", KP_GET | KP_PUT | KP_DELETE }, /* refused by kp_check: not a name */
+        { KP_DELETE, "queue/cancel", "queue_cancel", NULL, KP_DELETE }, { KP_GET, "health", NULL, NULL, 0 },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        unsigned allowed = 0;
+        struct kp_arg a;
+        const struct kp_command *c = kp_command_by_route(rows[i].method, kp_str_of(rows[i].path), &allowed);
+        assert_int_equal(allowed, rows[i].allowed);
+        assert_int_equal(c != NULL, rows[i].command != NULL);
+        if (!c)
+            continue;
+        assert_string_equal(c->name, rows[i].command);
+        assert_int_equal(kp_command_path_arg(c, kp_str_of(rows[i].path), &a), rows[i].piece != NULL);
+        if (rows[i].piece)
+            assert_true(kp_str_eq(a.name, "id") && a.text && a.value.kind == KP_STR && kp_str_eq(a.value.str, rows[i].piece));
+    }
+    struct kp_arg a;
+    assert_false(kp_command_path_arg(kp_command_by_name(kp_str_of("key_get")), kp_str_of("auth/keys"), &a));
+    unsigned allowed = 0;
+    assert_null(kp_command_outside(KP_POST, kp_str_of("ready"), &allowed));
+    assert_int_equal(allowed, KP_GET);
 }
 
 static void unknown_names_and_routes(void **state)
@@ -42,6 +94,42 @@ static void unknown_names_and_routes(void **state)
     assert_int_equal(allowed, KP_POST);
 }
 
+/* A parameter of a row is told by type, range and default what check.c makes of it. */
+static void param_keeps_the_rules(const struct kp_command *c, const struct kp_param *p)
+{
+    char piece[KP_NAME_MAX + 2];
+    assert_true(kp_name_ok(kp_str_of(p->name)) && p->doc && p->doc[0]);
+    assert_true(p->min <= p->max);
+    assert_true(isnan(p->def) || (p->def >= p->min && p->def <= p->max));
+    assert_false((p->flags & KP_REQUIRED) && (!isnan(p->def) || p->name_def));
+    if (p->type == KP_P_INT)
+        assert_true(isfinite(p->min) && isfinite(p->max));
+    assert_int_equal(p->type == KP_P_CHOICE, p->choices != NULL);
+    assert_true(!p->name_def || p->type == KP_P_FEEDER || p->type == KP_P_FAN);
+    snprintf(piece, sizeof piece, "{%s}", p->name);
+    assert_int_equal((p->flags & KP_IN_PATH) != 0, strstr(c->path, piece) != NULL);
+    assert_string_not_equal(p->name, "timeout_s");
+    for (const struct kp_param *q = c->params; q != p; q++)
+        assert_string_not_equal(p->name, q->name);
+}
+
+static void role_keeps_the_rules(const struct kp_command *c)
+{
+    bool keys = strncmp(c->path, "auth/", 5) == 0;
+    if (keys)
+        assert_int_equal(c->role, c->id == KP_WS_TOKEN ? KP_VIEWER : KP_ADMIN);
+    else if (c->method == KP_GET)
+        assert_true(c->role <= KP_VIEWER);
+    else
+        assert_int_equal(c->role, KP_OPERATOR);
+    if (c->strategy == KP_GCODE)
+        assert_int_equal(c->rate, KP_RATE_MOTION);
+    else if (c->rate == KP_RATE_READ)
+        assert_true(c->method == KP_GET && c->role == KP_VIEWER);
+    else
+        assert_true(c->rate == KP_RATE_BATCH ? c->role == KP_OPERATOR : c->strategy == KP_LOCAL);
+}
+
 static void rows_keep_the_rules(void **state)
 {
     (void)state;
@@ -50,27 +138,74 @@ static void rows_keep_the_rules(void **state)
     for (size_t i = 0; i < n; i++) {
         const struct kp_command *c = &rows[i];
         size_t params = 0;
-        assert_true(c->doc && c->doc[0]);
+        assert_true(c->doc && c->doc[0] && kp_name_ok(kp_str_of(c->name)) && c->path[0] != '/');
         assert_int_equal(c->strategy == KP_GCODE, c->timeout_s > 0);
         assert_int_equal(c->strategy == KP_GCODE, (c->flags & KP_MOVES) != 0);
-        assert_int_equal(c->strategy == KP_GCODE, !(c->flags & KP_WHILE_STOPPED)); /* nothing that acts passes a latch */
-        if (c->method == KP_GET)
-            assert_true(c->role <= KP_VIEWER);
-        else
-            assert_int_equal(c->role, KP_OPERATOR);
-        for (const struct kp_param *p = c->params; p->name; p++, params++) {
-            assert_true(kp_name_ok(kp_str_of(p->name)) && p->doc && p->doc[0]);
-            assert_true(p->min <= p->max);
-            assert_true(isnan(p->def) || (p->def >= p->min && p->def <= p->max));
-            assert_false((p->flags & KP_REQUIRED) && !isnan(p->def));
-            if (p->type == KP_P_INT)
-                assert_true(isfinite(p->min) && isfinite(p->max));
-            assert_string_not_equal(p->name, "timeout_s");
-            for (const struct kp_param *q = c->params; q != p; q++)
-                assert_string_not_equal(p->name, q->name);
-        }
+        assert_false(c->strategy == KP_GCODE && (c->flags & KP_WHILE_STOPPED)); /* nothing that acts passes a latch */
+        assert_true(c->method != KP_GET || (c->flags & KP_WHILE_STOPPED));     /* and every read does */
+        assert_false((c->flags & KP_OUTSIDE) && !(c->flags & KP_PLAIN));
+        assert_int_equal(kp_command_nests(c), c->strategy != KP_LOCAL);
+        role_keeps_the_rules(c);
+        for (const struct kp_param *p = c->params; p->name; p++, params++)
+            param_keeps_the_rules(c, p);
         assert_true(params <= sizeof ((struct kp_call *)0)->slot / sizeof(struct kp_slot));
         assert_true(params + 1 + KP_AXES_MAX <= KP_ARGS_MAX);
+    }
+}
+
+/* What only adds or refuses while stopped: said here a second time, so that a row is not let through by a slip. */
+static void what_passes_a_stop(void **state)
+{
+    (void)state;
+    static const char *const refused[] = { "queue_add", "queue_batch", "batch_execute", "resume" };
+    size_t n, found = 0;
+    const struct kp_command *rows = kp_commands(&n);
+    for (size_t i = 0; i < n; i++) {
+        bool listed = false;
+        for (size_t j = 0; j < sizeof refused / sizeof *refused; j++)
+            listed |= strcmp(rows[i].name, refused[j]) == 0;
+        if (rows[i].strategy == KP_LOCAL)
+            assert_int_equal(listed, !(rows[i].flags & KP_WHILE_STOPPED));
+        found += listed;
+    }
+    assert_int_equal(found, sizeof refused / sizeof *refused);
+}
+
+static void fields_keep_the_rules(const struct kp_field *fields, int depth)
+{
+    assert_true(depth < 4);
+    for (const struct kp_field *f = fields; f->name; f++) {
+        assert_true(kp_name_ok(kp_str_of(f->name)) && f->doc && f->doc[0] && f->unit);
+        assert_int_equal(f->type == KP_A_OBJECT, f->fields != NULL);
+        assert_false((f->flags & KP_LIST) && (f->flags & KP_MAP));
+        for (const struct kp_field *g = fields; g != f; g++)
+            assert_string_not_equal(f->name, g->name);
+        if (f->fields)
+            fields_keep_the_rules(f->fields, depth + 1);
+    }
+}
+
+static const struct kp_field *field_of(const struct kp_command *c, const char *name)
+{
+    const struct kp_field *f = c->answer;
+    while (f->name && strcmp(f->name, name) != 0)
+        f++;
+    return f->name ? f : NULL;
+}
+
+static void answers_keep_the_rules(void **state)
+{
+    (void)state;
+    size_t n;
+    const struct kp_command *rows = kp_commands(&n);
+    for (size_t i = 0; i < n; i++) {
+        assert_non_null(rows[i].answer);
+        assert_true(rows[i].answer[0].name || (rows[i].flags & KP_PLAIN));
+        fields_keep_the_rules(rows[i].answer, 0);
+        if (rows[i].strategy == KP_GCODE)
+            assert_true(field_of(&rows[i], "completed") && field_of(&rows[i], "gcode") && field_of(&rows[i], "execution_time"));
+        if (rows[i].strategy == KP_DIRECT && !field_of(&rows[i], "count"))
+            assert_non_null(field_of(&rows[i], "stale"));
     }
 }
 
@@ -79,7 +214,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_found_by_name_and_route),
         cmocka_unit_test(unknown_names_and_routes),
+        cmocka_unit_test(pieces_of_a_path_are_arguments),
         cmocka_unit_test(rows_keep_the_rules),
+        cmocka_unit_test(what_passes_a_stop),
+        cmocka_unit_test(answers_keep_the_rules),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
