@@ -29,6 +29,8 @@ static void move_targets(struct plan *p, bool relative, double target[3])
         PLAN_FAULT(p, KP_KLIPPY_DISCONNECTED, "relative", "Klipper has not told its position yet");
 }
 
+/* Refuses a move that crosses XY below travel height. One that may cross is told to stand at the Z that we know first: no motion when it does, and a
+ * lift when somebody lowered the head since Klipper last told it. */
 static void move_interlock(struct plan *p, const double target[3])
 {
     bool crosses = false;
@@ -43,6 +45,7 @@ static void move_interlock(struct plan *p, const double target[3])
             plan_interlock(p, "z", ends[i], "X and Y are crossed at travel height only");
             return;
         }
+    plan_go(p, NAN, NAN, p->at[2], xyz_names);
 }
 
 /* Speed of an extra axis in its own unit per second: the request's where no kinematic axis takes it, else the axis's own. */
@@ -96,6 +99,7 @@ void plan_move(struct plan *p)
         straight |= kp_call_slot(p->call, xyz_names[i])->set;
     if (straight) {
         plan_feedrate(p, kp_call_slot(p->call, "feedrate"));
+        tr_open(&p->now->text);
         move_interlock(p, target);
     }
     int extra = move_extra(p, relative, !straight, false);

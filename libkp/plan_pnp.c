@@ -247,6 +247,7 @@ void plan_pick_and_place(struct plan *p)
         end(p);
         sample(p, &j, "verify_pick", true, 0, 4); /* steps: pick, verify_pick, place, verify_place | release */
         plan_script(p, "place");
+        tr_open(&p->now->text);
     } else {
         p->s->steps[0].name = "pick_and_place";
     }

@@ -95,6 +95,10 @@ static void say_script(struct transcript *t, const struct kp_action *a)
     char head[KP_NAME_MAX + 2];
     snprintf(head, sizeof head, "%s:", a->step);
     say(t, "", head, strlen(head));
+    const char *save = strstr(a->text, "SAVE_GCODE_STATE"), *restore = strstr(a->text, "RESTORE_GCODE_STATE NAME=_kp_client");
+    if (save != a->text && (strstr(a->text, "G1") || save)) /* whoever sees it fail must know that a restore is owed */
+        fail_msg("%s does not begin with its save", a->step);
+    assert_int_equal(save != NULL, restore != NULL);
     for (const char *at = a->text; *at;) {
         size_t n = strcspn(at, "\n");
         say(t, "", at, n);
