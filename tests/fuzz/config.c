@@ -1,19 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Fuzz target of klipperplace.cfg: any bytes as a file, then everything that reads what it left: whole checks, look-ups, and a machine made of it
  * with Klipper's rows behind. A file without a fault is read again from its own values, which must pass. */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "kp.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(bool ok)
-{
-    if (!ok)
-        abort();
-}
+#include "require.h"
 
 /* Every value that is set, in a file without faults, is one that the environment's check would take, and every item is there. */
 static void read_all(const struct kp_config *c, bool good)
