@@ -1,0 +1,4 @@
+G28
+G1 X20 F600
+G1 X20 Y201 ; past the end
+G1 X10

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""libkp as somebody else's library: what `meson install` leaves is enough to build the example in docs/examples, and it does what its golden file says.
+
+tests/golden/examples holds a file of G-code, what Klipper gets for it (.klipper) and, for the one with a fault, the message (.err). Invariant: the
+program under test sees the installed header, library and pkg-config file only.
+"""
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import rig
+
+GOLDEN = rig.REPO / "tests" / "golden" / "examples"
+SOURCE = rig.REPO / "docs" / "examples" / "gcode2klipper.c"
+
+
+def output(*command, **options):
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, **options).stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Installs into a folder; gives the environment in which pkg-config and the loader find it, and the library's folder."""
+    root = tmp_path_factory.mktemp("installed")
+    output("meson", "install", "-C", rig.build_dir(), "--no-rebuild", "--destdir", root)
+    found = list(root.rglob("kp.pc"))
+    assert len(found) == 1, f"one kp.pc wanted: {found}"
+    folder = found[0].parent
+    return dict(os.environ, PKG_CONFIG_LIBDIR=str(folder), PKG_CONFIG_SYSROOT_DIR=str(root), LD_LIBRARY_PATH=str(folder.parent)), folder.parent
+
+
+def sanitizers():
+    """The flags that a program of this build's library needs."""
+    options = json.loads(output("meson", "introspect", "--buildoptions", rig.build_dir()))
+    value = next(o["value"] for o in options if o["name"] == "b_sanitize")
+    return [] if value == "none" else [f"-fsanitize={value}"]
+
+
+def check_example(program, env=None):
+    """The whole file; the file as one line after another from a pipe; the one with a fault, which ends there; no file."""
+    whole = (GOLDEN / "board.klipper").read_text()
+    assert output(program, GOLDEN / "board.gcode", env=env) == whole
+    assert output(program, input=(GOLDEN / "board.gcode").read_text().replace("\n", "\r\n"), env=env) == whole
+    bad = subprocess.run([program, GOLDEN / "bad.gcode"], capture_output=True, text=True, timeout=60, env=env)
+    assert (bad.returncode, bad.stdout, bad.stderr) == (1, (GOLDEN / "bad.klipper").read_text(), (GOLDEN / "bad.err").read_text())
+    assert subprocess.run([program, "/nowhere/at/all"], capture_output=True, timeout=60, env=env).returncode == 1
+
+
+@pytest.mark.smoke
+def test_example_in_the_tree():
+    check_example(rig.build_dir() / "docs" / "examples" / "gcode2klipper")
+
+
+@pytest.mark.smoke
+def test_example_against_the_installed_library(installed, tmp_path):
+    env, _ = installed
+    flags = output("pkg-config", "--cflags", "--libs", "kp", env=env).split()
+    program = tmp_path / "gcode2klipper"
+    output("cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", *sanitizers(), "-o", program, SOURCE, *flags, env=env)
+    assert "libkp.so.0 " in output("ldd", program, env=env)
+    check_example(program, env)
+
+
+def test_size_of_the_example():
+    assert len(SOURCE.read_text().splitlines()) <= 60
+
+
+@pytest.mark.smoke
+def test_exports(installed):
+    """Everything that kp.h declares is there, and nothing else is. The file is libkp.so.VERSION; its name for the loader has the major number only."""
+    env, folder = installed
+    library = folder / "libkp.so"
+    header = next(Path(env["PKG_CONFIG_SYSROOT_DIR"]).rglob("kp.h")).read_text()
+    declared = set(re.findall(r"^KP_API [^;]*?\b(kp_\w+)\(", header, re.M))
+    exported = {line.split()[-1] for line in output("nm", "-D", "--defined-only", library).splitlines()}
+    assert len(declared) > 100
+    assert exported == declared
+    assert library.resolve().name == "libkp.so." + output("pkg-config", "--modversion", "kp", env=env).strip()
+    assert "[libkp.so.0]" in output("readelf", "-d", library)
