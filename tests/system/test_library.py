@@ -81,3 +81,16 @@ def test_exports(installed):
     assert exported == declared
     assert library.resolve().name == "libkp.so." + output("pkg-config", "--modversion", "kp", env=env).strip()
     assert "[libkp.so.0]" in output("readelf", "-d", library)
+
+
+def test_page(tmp_path):
+    """The code in docs/libkp.md compiles as it stands there, and the page names every object of the header."""
+    page = (rig.REPO / "docs" / "libkp.md").read_text()
+    code = "".join(re.findall(r"```c\n(.*?)```", page, re.S))
+    assert code
+    file = tmp_path / "page.c"
+    file.write_text("#include <kp.h>\nbool send(const char *text, struct kp_error *e);\ndouble sample(struct kp_machine *m, int sensor);\n"
+                    f"{code}\nint main(void)\n{{\n    struct kp_faults f = {{ 0 }};\n    return run(NULL, \"x\", NULL, 0, &f);\n}}\n")
+    output("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-c", "-I", rig.REPO / "libkp", "-o", tmp_path / "page.o", file)
+    made = set(re.findall(r"^KP_API void (kp_\w+)_free\(", (rig.REPO / "libkp" / "kp.h").read_text(), re.M))
+    assert made and not [name for name in made if f"`{name}`" not in page]
