@@ -340,7 +340,7 @@ void kp_machine_status(struct kp_machine *m, struct kp_str object, struct kp_str
 
 void kp_machine_pushed(struct kp_machine *m, int64_t now_ms)
 {
-    m->now_ms = now_ms > m->now_ms ? now_ms : m->now_ms;
+    kp_machine_time(m, now_ms);
     bool quiet = m->estimated_time >= m->print_time + QUIET_MS / 1000.0;
     if (m->klippy != KP_KLIPPY_READY)
         return;
@@ -362,6 +362,11 @@ void kp_machine_pushed(struct kp_machine *m, int64_t now_ms)
 int64_t kp_machine_pushed_ms(const struct kp_machine *m)
 {
     return m->pushed_ms;
+}
+
+void kp_machine_time(struct kp_machine *m, int64_t now_ms)
+{
+    m->now_ms = now_ms > m->now_ms ? now_ms : m->now_ms;
 }
 
 void kp_machine_klippy(struct kp_machine *m, enum kp_klippy state, const char *message)

@@ -139,9 +139,17 @@ static bool position_out(struct kp_machine *m, int64_t now_ms, struct finding *f
 
 /* ---- state ---- */
 
-static bool is_moving(const struct kp_machine *m)
+/* When it was last told of. */
+static bool was_moving(const struct kp_machine *m)
 {
     return m->print_time > m->estimated_time; /* NAN: not told */
+}
+
+/* Klipper's clock went on since. */
+static bool is_moving(const struct kp_machine *m)
+{
+    double since_s = m->pushed_ms == INT64_MIN || m->now_ms < m->pushed_ms ? 0 : (double)(m->now_ms - m->pushed_ms) / 1000;
+    return m->print_time > m->estimated_time + since_s; /* NAN: not told */
 }
 
 static bool is_silent(const struct kp_machine *m, int64_t now_ms)
@@ -169,13 +177,13 @@ static bool not_ready(struct kp_machine *m, int64_t now_ms, struct finding *f)
 static bool silent(struct kp_machine *m, int64_t now_ms, struct finding *f)
 {
     (void)f;
-    return is_silent(m, now_ms) && !is_moving(m);
+    return is_silent(m, now_ms) && !was_moving(m);
 }
 
 static bool silent_moving(struct kp_machine *m, int64_t now_ms, struct finding *f)
 {
     (void)f;
-    return is_silent(m, now_ms) && is_moving(m);
+    return is_silent(m, now_ms) && was_moving(m);
 }
 
 static bool cut_moving(struct kp_machine *m, int64_t now_ms, struct finding *f)
@@ -271,7 +279,7 @@ static unsigned look(struct kp_machine *m, enum kp_cause cause, int64_t now_ms)
 unsigned kp_safety_check(struct kp_machine *m, int64_t now_ms)
 {
     unsigned reaction = 0;
-    m->now_ms = now_ms > m->now_ms ? now_ms : m->now_ms;
+    kp_machine_time(m, now_ms);
     for (int monitor = 0; monitor < KP_MONITOR_COUNT; monitor++) {
         if (now_ms < m->due_ms[monitor])
             continue;

@@ -38,7 +38,8 @@ json_t *answer_sensors(const struct kp_machine *m, const struct answer_time *t);
 json_t *answer_position(const struct kp_machine *m, const struct answer_time *t);
 json_t *answer_status(const struct kp_machine *m, const struct answer_time *t);
 json_t *answer_version(void);
-json_t *answer_health(const struct kp_machine *m);
+/* second_way: Klipper's own socket is there for an emergency stop. */
+json_t *answer_health(const struct kp_machine *m, bool second_way);
 /* Of a command that went through the lane and worked. */
 json_t *answer_done(const struct kp_machine *m, const struct kp_call *call, const struct lane_outcome *o);
 /* {"state", "message"} of Klipper; words NULL: its own state message. */

@@ -9,8 +9,10 @@
 #include "lane.h"
 #include "log.h"
 #include "loop.h"
+#include "monitor.h"
 #include "moonraker.h"
 #include "state.h"
+#include "stop.h"
 
 #define READ_MS 5000   /* how long a read waits for Klipper */
 #define RESET_MS 30000 /* how long a reset waits for Klipper to be ready */
@@ -42,8 +44,9 @@ struct app {
     struct app_request *waiting;
     uint64_t generation;         /* of what reads are answered from */
     struct kept pins[KP_PINS_MAX], sensors[KP_SENSORS_MAX], all_pins, all_sensors, position, status, health;
-    uint64_t stop_call;          /* emergency stop on its way to Moonraker; 0: none */
-    bool stop_owed;              /* latched, and nobody has confirmed that the machine stopped */
+    struct stop *stop;
+    bool second_way;             /* as health last told */
+    struct monitor *monitor;
 };
 
 /* ---- answers ---- */
@@ -336,57 +339,60 @@ static json_t *stop_data(struct app_request *r, const char *confirmed_by)
                      seconds_since(r), "confirmed_by", confirmed_by);
 }
 
-static void send_stop(struct app *a);
-
-static void on_stopped(void *user, const struct mr_reply *reply)
+/* Somebody confirmed that Klipper has stopped. */
+static void on_stopped(void *user, const char *by)
 {
     struct app *a = user;
     struct app_request *r;
-    a->stop_call = 0;
-    if (reply->outcome != MR_OK) {
-        log_line(LOG_ERROR, "app", "emergency_stop=unconfirmed outcome=%d message=\"%s\"", (int)reply->outcome, reply->message ? reply->message : "");
-        return; /* sent again when the connection or Klipper changes; the request's deadline tells the client */
-    }
-    a->stop_owed = false;
-    log_line(LOG_CRITICAL, "app", "emergency_stop=confirmed by=moonraker reason=\"%s\"", kp_safety_reason(a->machine));
+    log_line(LOG_CRITICAL, "app", "emergency_stop=confirmed by=%s reason=\"%s\"", by, kp_safety_reason(a->machine));
     state_again(a->state); /* else a reset right after this would still see Klipper ready */
     while ((r = waiting_for(a, FOR_STOP)))
-        request_done(r, stop_data(r, "moonraker"));
+        request_done(r, stop_data(r, by));
 }
 
-static int64_t stop_timeout_ms(const struct app *a)
+/* The latch is set: everything of ours ends, and Klipper is told. */
+static void stop_now(struct app *a)
 {
-    return (int64_t)(kp_config_num(a->config, "safety", "emergency_stop_timeout") * 1000);
+    a->generation++;
+    stop_send(a->stop);
+    log_line(LOG_CRITICAL, "app", "emergency_stop=latched reason=\"%s\"", kp_safety_reason(a->machine));
+    lane_stop(a->lane);
 }
 
-static void send_stop(struct app *a)
+/* A monitor found what must not be. */
+static void on_reaction(void *user, unsigned reaction)
 {
-    if (!a->stop_call)
-        a->stop_call = mr_urgent(state_moonraker(a->state), "printer.emergency_stop", NULL, stop_timeout_ms(a), on_stopped, a);
+    struct app *a = user;
+    a->generation++;
+    if (reaction & KP_REACT_STOP)
+        stop_now(a);
 }
 
 static struct app_request *stop_begin(struct app *a, const struct kp_call *call, app_done *done, void *user)
 {
     const struct kp_slot *reason = kp_call_slot(call, "reason");
     kp_safety_latch(a->machine, true, reason->set ? reason->text : "asked by a client");
-    a->stop_owed = true;
-    a->generation++;
-    send_stop(a);
-    log_line(LOG_CRITICAL, "app", "emergency_stop=latched reason=\"%s\"", kp_safety_reason(a->machine));
-    struct app_request *r = request_new(a, call, done, user, FOR_STOP, stop_timeout_ms(a));
-    lane_stop(a->lane);
+    struct app_request *r = request_new(a, call, done, user, FOR_STOP, stop_timeout_ms(a->stop));
+    stop_now(a);
     return r;
 }
 
+/* Klipper is ready and the latch may go, unless its cause is still there. */
 static void release(struct app *a)
 {
     struct app_request *r;
-    kp_safety_release(a->machine);
-    a->stop_owed = false;
-    a->generation++;
-    log_line(LOG_WARNING, "app", "emergency_stop=released");
+    struct kp_error e;
+    enum kp_err held = kp_safety_reset(a->machine, loop_now_ms(), &e);
+    if (!held) {
+        stop_forget(a->stop);
+        a->generation++;
+        log_line(LOG_WARNING, "app", "emergency_stop=released");
+    }
     while ((r = waiting_for(a, FOR_RESET)))
-        request_done(r, json_pack("{s:b,s:[],s:f}", "reset_complete", 1, "homed_axes", "execution_time", seconds_since(r)));
+        if (held)
+            request_fail_with(r, e.code, e.message, NULL);
+        else
+            request_done(r, json_pack("{s:b,s:[],s:f}", "reset_complete", 1, "homed_axes", "execution_time", seconds_since(r)));
 }
 
 static void on_restart(void *user, const struct mr_reply *reply)
@@ -409,7 +415,7 @@ static struct app_request *reset_begin(struct app *a, const struct kp_call *call
     struct app_request *r = request_new(a, call, done, user, FOR_RESET, RESET_MS);
     if (!r)
         return NULL;
-    if (kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY && !a->stop_owed) {
+    if (kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY && !stop_owed(a->stop)) {
         release(a);
         return NULL;
     }
@@ -468,12 +474,12 @@ static void on_changed(void *user)
     lane_changed(a->lane);
     if (klippy != KP_KLIPPY_READY)
         reads_that_waited(a, true);
-    if (a->stop_owed && klippy == KP_KLIPPY_SHUTDOWN)
-        a->stop_owed = false;
-    if (a->stop_owed && kp_machine_moonraker_connected(a->machine) && !waiting_for(a, FOR_RESET))
-        send_stop(a);
+    if (waiting_for(a, FOR_RESET))
+        stop_forget(a->stop);
+    stop_changed(a->stop, klippy);
     if (klippy == KP_KLIPPY_READY && waiting_for(a, FOR_RESET))
         release(a);
+    monitor_look(a->monitor);
 }
 
 static void on_console(void *user, const char *line)
@@ -525,8 +531,11 @@ const char *app_health(struct app *a, size_t *n, bool *ready)
 {
     struct kept *k = &a->health;
     *ready = kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY;
-    if (!k->text || k->generation != a->generation)
-        keep(a, k, answer_health(a->machine));
+    bool second = stop_second_way(a->stop);
+    if (!k->text || k->generation != a->generation || a->second_way != second) {
+        a->second_way = second;
+        keep(a, k, answer_health(a->machine, second));
+    }
     *n = k->n;
     return k->text;
 }
@@ -540,7 +549,8 @@ struct app *app_new(struct loop *l, const struct kp_config *c)
     if (!a)
         return NULL;
     a->loop = l, a->config = c;
-    if ((a->machine = kp_machine_new(c)) && (a->state = state_new(l, a->machine, &mr, &ev, a)) && (a->lane = lane_new(l, state_moonraker(a->state), a->machine)))
+    if ((a->machine = kp_machine_new(c)) && (a->state = state_new(l, a->machine, &mr, &ev, a)) && (a->lane = lane_new(l, state_moonraker(a->state), a->machine)) &&
+        (a->stop = stop_new(l, state_moonraker(a->state), c, on_stopped, a)) && (a->monitor = monitor_new(l, a->machine, on_reaction, a)))
         return a;
     app_free(a);
     return NULL;
@@ -556,6 +566,8 @@ void app_free(struct app *a)
 {
     if (!a)
         return;
+    monitor_free(a->monitor);
+    stop_free(a->stop);
     lane_free(a->lane);
     state_free(a->state);
     while (a->waiting)

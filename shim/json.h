@@ -7,7 +7,7 @@
 #include <kp.h>
 #include <stdbool.h>
 
-#define JSON_LIST_MAX 32 /* longest array that becomes KP_NUMS or KP_STRS; a longer or mixed one is KP_OTHER */
+#define JSON_LIST_MAX 256 /* longest array that becomes KP_NUMS or KP_STRS; a longer or mixed one is KP_OTHER */
 
 /* Storage for the members of an array value; must live as long as the value. */
 struct json_list { double nums[JSON_LIST_MAX]; struct kp_str strs[JSON_LIST_MAX]; };

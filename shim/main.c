@@ -23,9 +23,10 @@ struct options { const char *config; bool check, given; };
 static int usage(int status)
 {
     fprintf(status ? stderr : stdout,
-            "usage: klipperplaced [--config FILE] [--check] [--version] [--help]\n"
+            "usage: klipperplaced [--config FILE] [--check] [--sample-config] [--version] [--help]\n"
             "  --config FILE  klipperplace.cfg (default " CONFIG_DEFAULT "; without that file: every option at its default)\n"
-            "  --check        read the configuration, say what is wrong with it, and end\n");
+            "  --check        read the configuration, say what is wrong with it, and end\n"
+            "  --sample-config  print a klipperplace.cfg with every option at its default, and what it means\n");
     return status;
 }
 
@@ -68,11 +69,10 @@ static bool read_config(struct kp_config *c, const struct options *o)
     }
     kp_config_parse(c, o->config, (struct kp_str){ text, n }, &f);
     free(text);
-    if (kp_config_str(c, "api", "moonraker_api_key") && st.st_mode & (S_IRWXG | S_IRWXO)) {
-        fprintf(stderr, "klipperplaced: %s holds a key and others may read it: chmod 600 it\n", o->config);
-        return false;
-    }
-    return say_faults(&f);
+    const char *exposed = kp_config_secret_exposed(c, st.st_mode);
+    if (exposed)
+        fprintf(stderr, "klipperplaced: %s holds a key (%s) and others may read it: chmod 600 it\n", o->config, exposed);
+    return say_faults(&f) && !exposed;
 }
 
 static bool read_environment(struct kp_config *c)
@@ -90,18 +90,11 @@ static bool read_environment(struct kp_config *c)
     return true;
 }
 
-static bool loopback(const char *host)
+static bool verify(const struct kp_config *c)
 {
-    return !strncmp(host, "127.", 4) || !strcmp(host, "localhost") || !strcmp(host, "::1");
-}
-
-static bool may_listen(const struct kp_config *c)
-{
-    if (loopback(kp_config_str(c, "api", "host")) || kp_config_bool(c, "api", "allow_insecure"))
-        return true;
-    fprintf(stderr, "klipperplaced: [api] host: %s can be reached from other machines and nothing asks for a key: set allow_insecure: true if that is meant\n",
-            kp_config_str(c, "api", "host"));
-    return false;
+    struct kp_faults f = { .count = 0 };
+    kp_config_verify(c, &f);
+    return say_faults(&f);
 }
 
 static int serve(const struct kp_config *c)
@@ -128,6 +121,11 @@ static int serve(const struct kp_config *c)
     return served ? 0 : 1;
 }
 
+static void write_out(void *to, const char *text, size_t n)
+{
+    fwrite(text, 1, n, to);
+}
+
 static int parse_arguments(int argc, char **argv, struct options *o)
 {
     for (int i = 1; i < argc; i++) {
@@ -135,6 +133,8 @@ static int parse_arguments(int argc, char **argv, struct options *o)
             o->check = true;
         else if (!strcmp(argv[i], "--config") && i + 1 < argc)
             o->config = argv[++i], o->given = true;
+        else if (!strcmp(argv[i], "--sample-config"))
+            return kp_config_sample(write_out, stdout), 0;
         else if (!strcmp(argv[i], "--version"))
             return printf("klipperplaced %s\n", kp_version()), 0;
         else
@@ -154,7 +154,7 @@ int main(int argc, char **argv)
     if (!c)
         return 1;
     status = 1;
-    if (!read_config(c, &o) || !read_environment(c) || !may_listen(c))
+    if (!read_config(c, &o) || !read_environment(c) || !verify(c))
         goto out;
     if (o.check) {
         printf("%s: ok\n", o.config);

@@ -193,7 +193,7 @@ static void on_up(void *user)
     struct mr *m = user;
     m->up = true;
     m->failures = 0;
-    log_line(LOG_INFO, "moonraker", "connected by=%s", m->kind->name);
+    log_line(LOG_INFO, m->cfg.name, "connected by=%s", m->kind->name);
     if (m->ev.up) m->ev.up(m->user);
 }
 
@@ -205,7 +205,7 @@ static void on_down(void *user, const char *why)
 
     m->up = false;
     m->writing = NULL;
-    log_line(level, "moonraker", "%s by=%s why=\"%s\" retry_ms=%lld", was_up ? "lost" : "unreachable", m->kind->name, why, (long long)m->retry_ms);
+    log_line(level, m->cfg.name, "%s by=%s why=\"%s\" retry_ms=%lld", was_up ? "lost" : "unreachable", m->kind->name, why, (long long)m->retry_ms);
     loop_timer_set(m->retry, m->retry_ms);
     m->retry_ms = m->retry_ms * 2 < MR_RETRY_MAX_MS ? m->retry_ms * 2 : MR_RETRY_MAX_MS;
     finish_all(m, m->last_id, false, why);
@@ -243,10 +243,10 @@ static void on_message(void *user, char *text, size_t n)
     const char *method = json_string_value(json_object_get(message, "method"));
 
     m->retry_ms = MR_RETRY_MIN_MS; /* this connection works; one that only opens and breaks does not get here */
-    if (!json_is_object(message)) log_line(LOG_WARNING, "moonraker", "unreadable message bytes=%zu error=\"%s\"", n, e.text);
+    if (!json_is_object(message)) log_line(LOG_WARNING, m->cfg.name, "unreadable message bytes=%zu error=\"%s\"", n, e.text);
     else if (method && m->ev.notify) m->ev.notify(m->user, method, json_object_get(message, "params"));
     else if (!method && id > 0) answer(m, (uint64_t)id, message);
-    else if (!method) log_line(LOG_WARNING, "moonraker", "answer without an id bytes=%zu", n);
+    else if (!method) log_line(LOG_WARNING, m->cfg.name, "answer without an id bytes=%zu", n);
     json_decref(message);
 }
 
@@ -332,6 +332,7 @@ struct mr *mr_new(struct loop *l, const struct mr_config *cfg, const struct mr_e
     if (!m) return NULL;
     *m = (struct mr){ .loop = l, .ev = *ev, .user = user, .retry_ms = MR_RETRY_MIN_MS, .cfg = { .port = cfg->port } };
     m->kind = cfg->socket && *cfg->socket ? &mr_unix : &mr_ws;
+    m->cfg.name = cfg->name ? cfg->name : "moonraker";
     m->cfg.socket = strdup(cfg->socket ? cfg->socket : "");
     m->cfg.host = strdup(cfg->host ? cfg->host : "127.0.0.1");
     m->cfg.api_key = strdup(cfg->api_key ? cfg->api_key : "");

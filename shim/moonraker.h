@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The client of Moonraker: JSON-RPC over its unix socket or its WebSocket, ids, deadlines, reconnecting for ever. It knows nothing of Klipper. */
+/* The client of Moonraker: JSON-RPC over its unix socket or its WebSocket, ids, deadlines, reconnecting for ever. Klipper's own socket speaks the same and
+ * is served by a second one. */
 #ifndef MOONRAKER_H
 #define MOONRAKER_H
 
@@ -14,6 +15,7 @@ struct mr_config {
     const char *socket;   /* path of Moonraker's unix socket; NULL or "": WebSocket */
     const char *host;     /* else ws://host:port/websocket */
     int port;
+    const char *name;     /* in the log, a constant; NULL: "moonraker" */
     const char *api_key;  /* header X-Api-Key; NULL or "": none */
 };
 

@@ -133,7 +133,7 @@ static const char *read_some(struct mr_link *k)
     }
     n = recv(k->fd, k->in + k->in_n, k->in_size - k->in_n, MSG_DONTWAIT);
     if (n < 0) return errno == EAGAIN || errno == EINTR ? NULL : strerror(errno);
-    if (n == 0) return "closed by Moonraker";
+    if (n == 0) return "closed by the other side";
     k->in_n += (size_t)n;
     tell_messages(k, from);
     return NULL;

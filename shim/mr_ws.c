@@ -134,7 +134,7 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
     case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER: return add_key(k, wsi, in, len);
     case LWS_CALLBACK_CLIENT_ESTABLISHED:
         k->up = true;
-        why(k, "closed by Moonraker");
+        why(k, "closed by the other side");
         k->ev->up(k->user);
         return 0;
     case LWS_CALLBACK_CLIENT_RECEIVE: return on_receive(k, wsi, in, len);

@@ -50,6 +50,7 @@ static void set_klippy(struct state *s, enum kp_klippy to, const char *message)
         return;
     if (to != kp_machine_klippy_state(s->machine))
         log_line(to == KP_KLIPPY_READY ? LOG_INFO : LOG_WARNING, "state", "klipper=%s message=\"%s\"", kp_klippy_name(to), message);
+    kp_machine_time(s->machine, loop_now_ms());
     kp_machine_klippy(s->machine, to, message);
     s->ev.changed(s->user);
 }
@@ -253,6 +254,7 @@ static void on_down(void *user, const char *why)
     s->subscribed = false;
     s->asked = 0;
     loop_timer_cancel(s->poll);
+    kp_machine_time(s->machine, loop_now_ms());
     kp_machine_moonraker(s->machine, false);
     kp_machine_klippy(s->machine, KP_KLIPPY_GONE, "");
     s->ev.changed(s->user);

@@ -220,10 +220,40 @@ def test_reset_of_what_is_not_stopped(homed):
     assert {"x", "y", "z"} <= set(helpers.position(homed)["homed_axes"])
 
 
-def test_stop_with_moonraker_away_and_back(homed):
-    """Nobody confirms: 504 that says so. The latch holds, and the stop goes out as soon as there is a way."""
+SECOND_S = 0.4  # the bound of the second way
+
+
+@pytest.mark.parametrize("how", [pytest.param("pause", marks=pytest.mark.smoke), "kill"])
+def test_stop_by_klippers_own_socket(homed, how):
+    """Moonraker stands still, or is gone: the microcontroller stops all the same."""
+    wait_for("the second way", lambda: homed.get("/ready")[1]["emergency_stop_second_way"], 2)
     go(homed, x=20, y=50)
-    ok(post(homed, "motion/move", {"x": 25, "feedrate": FAST}))
+    ok(post(homed, "motion/move", {"x": 220, "feedrate": 3000}))
+    wait_for("the move", lambda: axis(homed, "x") > 25)
+    getattr(homed.moonraker, how)()
+    if how == "kill":
+        wait_for("it is seen", lambda: homed.get("/ready")[0] == 503, 5)
+    asked = time.monotonic()
+    data = ok(post(homed, "system/emergency_stop"))
+    assert data["confirmed_by"] == "klipper"
+    wait_for("the microcontroller", lambda: homed.sim_cmd("status")["mcu"]["shutdown"], 2)
+    assert [e["t"] for e in homed.events("shutdown")][-1] - asked <= SECOND_S
+    assert helpers.last_step(homed) - asked <= SECOND_S
+    refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
+    homed.moonraker.resume() if how == "pause" else homed.moonraker.start()
+    wait_for("Moonraker is back", lambda: homed.klippy_state()[0] == "shutdown", 20)
+    wait_for("the shim sees it", lambda: homed.get("/ready")[1]["moonraker_connected"], 5)
+    refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
+    ok(post(homed, "system/reset"))
+    helpers.make_homed(homed)
+    go(homed, x=30)
+    assert axis(homed, "x") == pytest.approx(30, abs=helpers.X_STEP)
+
+
+def test_stop_that_nobody_confirms(homed):
+    """504 that says so. The latch holds, and the stop is carried out as soon as somebody can."""
+    go(homed, x=20, y=50)
+    homed.klipper.pause()
     homed.moonraker.kill()
     wait_for("it is seen", lambda: homed.get("/ready")[0] == 503, 5)
     began = time.monotonic()
@@ -231,10 +261,12 @@ def test_stop_with_moonraker_away_and_back(homed):
     assert 1 <= time.monotonic() - began < 4
     assert body["details"]["emergency_stop_active"] is True and body["details"]["confirmed_by"] == "none"
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
-    homed.moonraker.start()
+    homed.klipper.resume()
     wait_for("the stop arrives", lambda: homed.sim_cmd("status")["mcu"]["shutdown"], 20)
-    refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
+    homed.moonraker.start()
     wait_for("Moonraker is back", lambda: homed.klippy_state()[0] == "shutdown", 10)
+    wait_for("the shim sees it", lambda: homed.get("/ready")[1]["moonraker_connected"], 5)
+    refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
     ok(post(homed, "system/reset"))
 
 

@@ -123,13 +123,17 @@ def test_klipper_killed_in_a_move(homed):
     behind = Later(post, homed, "motion/move", {"x": 200, "feedrate": FAST})
     wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2, 2)
     homed.klipper.kill()
-    refused(move.answer(5), "OUTCOME_UNKNOWN", "KLIPPY_DISCONNECTED")
-    refused(behind.answer(5), "KLIPPY_DISCONNECTED")
+    refused(move.answer(5), "OUTCOME_UNKNOWN", "KLIPPY_DISCONNECTED", "EMERGENCY_STOP_ACTIVE")
+    refused(behind.answer(5), "KLIPPY_DISCONNECTED", "CANCELLED")
     still(homed)
     before = steps(homed)["total_steps"]
     since = time.time()
     homed.klipper.start()
     back(homed, klipper_ready(homed))
+    boots = homed.sim_cmd("status")["mcu"]["boots"]
+    refused(post(homed, "motion/move", {"x": 50}), "EMERGENCY_STOP_ACTIVE")  # Klipper was lost in motion: somebody has to look
+    ok(post(homed, "system/reset"))
+    assert homed.sim_cmd("status")["mcu"]["boots"] == boots, "the new Klipper has nothing to stop"
     time.sleep(1)
     assert steps(homed)["total_steps"] == before
     assert not [s for s in helpers.scripts(homed, since) if "G1" in s]
@@ -155,7 +159,7 @@ def test_requests_while_klipper_starts(homed):
     back(homed, since)
     end.set()
     asking.answer(10)
-    assert {a[0] for a in answers} <= {None, "KLIPPY_DISCONNECTED", "HOMING_REQUIRED", "OUTCOME_UNKNOWN"}
+    assert {a[0] for a in answers} <= {None, "KLIPPY_DISCONNECTED", "HOMING_REQUIRED", "OUTCOME_UNKNOWN", "EMERGENCY_STOP_ACTIVE"}
     assert {a[1] for a in answers} == {None}
     assert max(a[2] for a in answers) < 3
 
@@ -217,13 +221,14 @@ def test_new_klipper_that_is_ready_before_we_look(homed):
     """We never see it start. What the old one owed us (modes to put back) died with it, and the machine can be used."""
     move, _ = long_move(homed, 2)
     homed.klipper.kill()
-    refused(move.answer(5), "OUTCOME_UNKNOWN", "KLIPPY_DISCONNECTED")
+    refused(move.answer(5), "OUTCOME_UNKNOWN", "KLIPPY_DISCONNECTED", "EMERGENCY_STOP_ACTIVE")
     still(homed)
     homed.shim.pause()
     homed.klipper.start()
     since = klipper_ready(homed)
     homed.shim.resume()
     back(homed, since)
+    ok(post(homed, "system/reset"))
     helpers.tell_position(homed)
     for x in (30, 35):
         go(homed, x=x)

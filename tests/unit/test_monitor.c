@@ -321,12 +321,23 @@ static void test_lost(void **state)
     kp_safety_check(m, 1500);
     told(m, "toolhead", "print_time", number(13), 2000);
     told(m, "toolhead", "estimated_print_time", number(12), 2000);
+    kp_machine_pushed(m, 2000);
+    kp_machine_time(m, 2999); /* of the second of motion that was left */
     kp_machine_moonraker(m, false);
-    assert_true(kp_safety_check(m, 2100) == KP_REACT_HOLD && kp_safety_present(m, KP_CAUSE_CUT_MOVING));
+    assert_true(kp_safety_check(m, 3100) == KP_REACT_HOLD && kp_safety_present(m, KP_CAUSE_CUT_MOVING));
     kp_machine_moonraker(m, true);
     kp_machine_klippy(m, KP_KLIPPY_READY, NULL);
-    kp_safety_check(m, 2200);
+    kp_safety_check(m, 3200);
     assert_false(kp_safety_present(m, KP_CAUSE_CUT_MOVING) || kp_safety_held(m));
+    told(m, "toolhead", "print_time", number(20), 4000);
+    told(m, "toolhead", "estimated_print_time", number(19), 4000);
+    kp_machine_pushed(m, 4000);
+    kp_machine_time(m, 5001); /* it has ended */
+    kp_machine_klippy(m, KP_KLIPPY_GONE, NULL);
+    assert_int_equal(kp_safety_check(m, 5100), KP_REACT_HOLD);
+    assert_false(kp_safety_latched(m));
+    kp_machine_klippy(m, KP_KLIPPY_READY, NULL);
+    kp_safety_check(m, 5200);
     assert_int_equal(kp_safety_level(m), KP_CAUTION); /* it does not know what is homed */
     kp_machine_free(m);
 }
