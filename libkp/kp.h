@@ -634,6 +634,7 @@ struct kp_result {
     bool has_level; double level;  /* last vacuum level measured */
     bool vacuum_enabled;
     unsigned homed;                /* home: axes asked for */
+    double value;                  /* what switches one thing: the value, speed or power sent, 0-1, in the sense asked for */
     bool completed;                /* the machine has done it, not only accepted it */
 };
 

@@ -142,17 +142,56 @@ void plan_interlock(struct plan *p, const char *field, double z, const char *why
     kp_faults_add(p->f, &e);
 }
 
-void plan_pin(struct plan *p, int pin, double value)
+/* v where it is 0 or within the limits; else a fault of field, or the limit that is nearer. */
+static double within(struct plan *p, double v, double min, double max, enum kp_err code, const char *field)
+{
+    if (v == 0 || (v >= min && v <= max))
+        return v;
+    if (field)
+        plan_range(p, code, field, "", v, min, max);
+    return v > max ? max : min;
+}
+
+/* A name that Klipper has and no script can write. */
+static void check_name(struct plan *p, const char *field, const char *name)
+{
+    if (!kp_name_ok(kp_str_of(name)))
+        PLAN_FAULT(p, KP_EXECUTION_FAILED, field, "Klipper's name %s cannot be written in a script: use A-Z a-z 0-9 _ there", name);
+}
+
+double plan_pin(struct plan *p, int pin, double value, const char *field)
 {
     const struct kp_pin *at = pin < 0 ? NULL : kp_machine_pin(p->m, (size_t)pin);
+    const struct kp_limits *l = kp_machine_limits(p->m);
     if (!at)
-        return;
-    double v = at->kind == KP_PIN_PWM ? plan_round(value) : value > 0;
-    if (!kp_name_ok(kp_str_of(at->name)))
-        PLAN_FAULT(p, KP_EXECUTION_FAILED, "pin", "Klipper's name %s cannot be written in a script: use A-Z a-z 0-9 _ there", at->name);
+        return value;
+    double v = at->kind == KP_PIN_OUTPUT ? value > 0 : plan_round(value);
+    if (at->kind == KP_PIN_PWM)
+        v = within(p, v, l->min_pwm, l->max_pwm, KP_PWM_OUT_OF_BOUNDS, field);
+    check_name(p, "pin", at->name);
     assert(p->now->write_count < PLAN_WRITES_MAX);
     p->now->writes[p->now->write_count++] = (struct kp_pin_write){ pin, v };
-    tr_pin(&p->now->text, at->name, at->scale > 0 ? v * at->scale : v);
+    double full = at->scale > 0 ? at->scale : 1;
+    if (at->kind == KP_PIN_SERVO)
+        tr_servo(&p->now->text, at->name, v * full);
+    else
+        tr_pin(&p->now->text, at->name, v * full);
+    return v;
+}
+
+double plan_fan(struct plan *p, int fan, double speed, const char *field)
+{
+    const struct kp_fan *at = kp_machine_fan(p->m, (size_t)fan);
+    const struct kp_limits *l = kp_machine_limits(p->m);
+    double v = within(p, plan_round(speed), l->min_fan, l->max_fan, KP_FAN_SPEED_OUT_OF_BOUNDS, field);
+    if (at->kind == KP_FAN_AUTOMATIC) {
+        PLAN_FAULT(p, KP_INVALID_PARAMETER, "fan", "%s is Klipper's own to switch", at->name);
+        return v;
+    }
+    if (at->kind == KP_FAN_GENERIC)
+        check_name(p, "fan", at->name);
+    tr_fan(&p->now->text, at->kind == KP_FAN_PART ? NULL : at->name, v);
+    return v;
 }
 
 static void note_axis(struct plan *p, int axis, double position, bool homed)
@@ -186,14 +225,20 @@ void plan_axis_move(struct plan *p, int axis, double to, bool relative, double s
     note_axis(p, axis, target, a->homed);
 }
 
-const struct kp_nozzle *plan_nozzle(struct plan *p, int *index)
+const struct kp_nozzle *plan_nozzle(struct plan *p)
 {
     const struct kp_slot *slot = kp_call_slot(p->call, "nozzle");
-    *index = slot->set ? slot->index : 0;
-    const struct kp_nozzle *n = kp_machine_nozzle(p->m, (size_t)*index);
+    const struct kp_nozzle *n = kp_machine_nozzle(p->m, slot->set ? (size_t)slot->index : 0);
+    struct kp_vacuum v = kp_machine_vacuum(p->m);
     int z = kp_machine_find_axis(p->m, 'Z');
+    if (!n && v.kind != KP_VACUUM_NONE && z >= 0) {
+        p->plain = (struct kp_nozzle){ .name = "vacuum", .z_axis = z, .z_direction = 1, .safe_z = NAN, .rotation_axis = -1, .valve = -1, .blow_off = -1,
+                                       .sensor = -1, .part_on = NAN, .part_off = NAN, .pick_height = NAN, .place_height = NAN, .travel_height = NAN };
+        p->plain.pump = v.kind == KP_VACUUM_PIN ? v.index : -1;
+        return &p->plain;
+    }
     if (!n)
-        PLAN_FAULT(p, KP_NOZZLE_NOT_FOUND, "nozzle", "klipperplace.cfg has no [nozzle ...] section");
+        PLAN_FAULT(p, KP_NOZZLE_NOT_FOUND, "nozzle", "klipperplace.cfg has neither a [nozzle ...] nor [vacuum] output, and Klipper no [fan]");
     else if (n->fault[0])
         PLAN_FAULT(p, KP_NOZZLE_NOT_FOUND, "nozzle", "nozzle %s cannot be used: %s", n->name, n->fault);
     else if (z < 0 || n->z_axis != z)

@@ -66,6 +66,7 @@ struct plan {
     double at[3];            /* where the head is at this point of the plan, machine coordinates; NAN: not known */
     double low, high;        /* machine Z where every nozzle is at travel height; infinite where nothing bounds it */
     const char *low_nozzle, *high_nozzle; /* which nozzle is too low below low, above high */
+    struct kp_nozzle plain;  /* of a machine without nozzles */
 };
 
 /* plan.c */
@@ -85,13 +86,16 @@ bool plan_in_band(const struct plan *p, double z);
 void plan_interlock(struct plan *p, const char *field, double z, const char *why);
 /* Adds a range fault once per code and field. */
 void plan_range(struct plan *p, enum kp_err code, const char *field, const char *unit, double got, double min, double max);
-/* Writes a pin; value 0-1 as Klipper tells it. */
-void plan_pin(struct plan *p, int pin, double value);
+/* Writes a pin and returns what is written; value 0-1 as Klipper tells it. A PWM pin that is on keeps within the limits: a value outside is a fault of field, or, where no parameter asked
+ * for it (NULL), taken to the limit. */
+double plan_pin(struct plan *p, int pin, double value, const char *field);
+/* The same for a fan's speed. */
+double plan_fan(struct plan *p, int fan, double speed, const char *field);
 /* An extra axis: told to stand at 0, or moved. `to` is a target, or a distance when relative. */
 void plan_axis_zero(struct plan *p, int axis);
 void plan_axis_move(struct plan *p, int axis, double to, bool relative, double speed, const char *field);
-/* The nozzle the call means, NULL with a fault. */
-const struct kp_nozzle *plan_nozzle(struct plan *p, int *index);
+/* The nozzle the call means, NULL with a fault. A machine without any has a plain one: what [vacuum] output or [fan] sucks by, larger Z lifts it. */
+const struct kp_nozzle *plan_nozzle(struct plan *p);
 /* Numbers of the call; NAN when the request has none and the row no default. */
 double plan_num(const struct plan *p, const char *param);
 
@@ -110,9 +114,16 @@ void plan_vacuum_on(struct plan *p);
 void plan_vacuum_off(struct plan *p);
 void plan_vacuum_set(struct plan *p);
 void plan_gpio_write(struct plan *p);
+void plan_actuate(struct plan *p);
+void plan_actuator_on(struct plan *p);
+void plan_actuator_off(struct plan *p);
+void plan_fan_on(struct plan *p);
+void plan_fan_off(struct plan *p);
+void plan_fan_set(struct plan *p);
+void plan_pwm_set(struct plan *p);
 
-/* plan_pins.c: the vacuum of a nozzle, inside the script being written. power 0-255. */
-void plan_suck(struct plan *p, const struct kp_nozzle *n, double power);
+/* plan_pins.c: the vacuum of a nozzle, inside the script being written; power is the name of its parameter, 0-255. Returns the power, 0-1. */
+double plan_suck(struct plan *p, const struct kp_nozzle *n, const char *power);
 void plan_let_go(struct plan *p, const struct kp_nozzle *n);
 
 #endif

@@ -17,9 +17,8 @@ static double tip_offset(const struct kp_nozzle *n, int i)
 /* Machine targets of the request, NAN where it names none. */
 static void move_targets(struct plan *p, bool relative, double target[3])
 {
-    int index;
     bool lost = false;
-    const struct kp_nozzle *n = kp_call_slot(p->call, "nozzle")->set ? plan_nozzle(p, &index) : NULL;
+    const struct kp_nozzle *n = kp_call_slot(p->call, "nozzle")->set ? plan_nozzle(p) : NULL;
     for (int i = 0; i < 3; i++) {
         double v = plan_num(p, xyz_names[i]);
         target[i] = plan_round(relative ? p->at[i] + v : v - tip_offset(n, i));

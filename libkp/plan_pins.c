@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Plans of what only switches: vacuum_on, vacuum_off, vacuum_set, gpio_write; and the vacuum inside pick and place.
+/* Plans of what only switches: actuators, vacuum, fans, PWM and plain pins; and the vacuum inside pick and place.
  * Invariant: a pump goes off only when no other open valve hangs on it. */
 #include "plan.h"
 
 #define POWER_FULL 255.0
 
-void plan_suck(struct plan *p, const struct kp_nozzle *n, double power)
+double plan_suck(struct plan *p, const struct kp_nozzle *n, const char *power)
 {
-    plan_pin(p, n->pump, power / POWER_FULL);
-    plan_pin(p, n->valve, 1);
+    const struct kp_slot *slot = kp_call_slot(p->call, power);
+    const char *field = slot->set ? power : NULL; /* full power is what the limits leave of it */
+    struct kp_vacuum v = kp_machine_vacuum(p->m);
+    bool by_fan = n == &p->plain && v.kind == KP_VACUUM_FAN;
+    double is = by_fan ? plan_fan(p, v.index, slot->num / POWER_FULL, field) : plan_pin(p, n->pump, slot->num / POWER_FULL, field);
+    plan_pin(p, n->valve, 1, NULL);
+    return is;
 }
 
 /* A valve of another nozzle on the same pump is open, as last told or as we wrote it. */
@@ -27,9 +32,12 @@ static bool pump_shared(const struct plan *p, const struct kp_nozzle *n)
 
 void plan_let_go(struct plan *p, const struct kp_nozzle *n)
 {
-    plan_pin(p, n->valve, 0);
-    if (!pump_shared(p, n))
-        plan_pin(p, n->pump, 0);
+    struct kp_vacuum v = kp_machine_vacuum(p->m);
+    plan_pin(p, n->valve, 0, NULL);
+    if (n == &p->plain && v.kind == KP_VACUUM_FAN)
+        plan_fan(p, v.index, 0, NULL);
+    else if (!pump_shared(p, n))
+        plan_pin(p, n->pump, 0, NULL);
 }
 
 /* Ends a script of pins alone. */
@@ -45,43 +53,108 @@ static void end_pins(struct plan *p)
     p->s->result.completed = wait;
 }
 
-static void vacuum(struct plan *p, const char *step, double power)
+/* power: the name of the parameter; NULL: off. */
+static void vacuum(struct plan *p, const char *step, const char *power)
 {
-    int index;
     plan_script(p, step);
-    const struct kp_nozzle *n = plan_nozzle(p, &index);
+    const struct kp_nozzle *n = plan_nozzle(p);
     if (!n)
         return;
-    if (n->pump < 0 && n->valve < 0)
+    bool on = power && plan_num(p, power) > 0;
+    if (n != &p->plain && n->pump < 0 && n->valve < 0)
         PLAN_FAULT(p, KP_INVALID_PARAMETER, "nozzle", "nozzle %s has neither pump nor valve", n->name);
-    if (power > 0)
-        plan_suck(p, n, power);
+    if (on)
+        p->s->result.value = plan_suck(p, n, power);
     else
         plan_let_go(p, n);
-    p->s->result.vacuum_enabled = power > 0;
+    p->s->result.vacuum_enabled = on;
     end_pins(p);
 }
 
 void plan_vacuum_on(struct plan *p)
 {
-    vacuum(p, "vacuum_on", plan_num(p, "power"));
+    vacuum(p, "vacuum_on", "power");
 }
 
 void plan_vacuum_off(struct plan *p)
 {
-    vacuum(p, "vacuum_off", 0);
+    vacuum(p, "vacuum_off", NULL);
 }
 
 void plan_vacuum_set(struct plan *p)
 {
-    vacuum(p, "vacuum_set", plan_num(p, "power"));
+    vacuum(p, "vacuum_set", "power");
+}
+
+/* The pin of the call; an inverted name turns the value round. */
+static void write_pin(struct plan *p, double value, const char *field)
+{
+    const struct kp_slot *pin = kp_call_slot(p->call, "pin");
+    plan_script(p, "write");
+    double v = plan_pin(p, pin->index, pin->inverted ? 1 - value : value, field);
+    p->s->result.value = pin->inverted ? 1 - v : v;
+}
+
+static void actuate(struct plan *p, double value)
+{
+    write_pin(p, value, "value");
+    end_pins(p);
 }
 
 void plan_gpio_write(struct plan *p)
 {
-    const struct kp_slot *pin = kp_call_slot(p->call, "pin");
-    bool on = plan_num(p, "value") > 0;
-    plan_script(p, "write");
-    plan_pin(p, pin->index, on != pin->inverted);
+    actuate(p, plan_num(p, "value"));
+}
+
+void plan_actuate(struct plan *p)
+{
+    actuate(p, plan_num(p, "value"));
+}
+
+void plan_actuator_on(struct plan *p)
+{
+    actuate(p, 1);
+}
+
+void plan_actuator_off(struct plan *p)
+{
+    actuate(p, 0);
+}
+
+void plan_pwm_set(struct plan *p)
+{
+    const struct kp_slot *pin = kp_call_slot(p->call, "pin"), *cycle = kp_call_slot(p->call, "cycle_time");
+    const struct kp_pin *at = pin->index < 0 ? NULL : kp_machine_pin(p->m, (size_t)pin->index);
+    write_pin(p, plan_num(p, "value"), "value");
+    if (cycle->set && at && !at->cycle_settable)
+        PLAN_FAULT(p, KP_INVALID_PARAMETER, "cycle_time", "the cycle time of %s is fixed: it is no pwm_cycle_time section", at->name);
+    else if (cycle->set)
+        tr_number(&p->now->text, "CYCLE_TIME=", cycle->num);
     end_pins(p);
+}
+
+/* speed: the name of the parameter; NULL: off. */
+static void fan(struct plan *p, const char *step, const char *speed)
+{
+    const struct kp_slot *slot = kp_call_slot(p->call, "fan");
+    bool given = speed && kp_call_slot(p->call, speed)->set;
+    plan_script(p, step);
+    if (slot->index >= 0)
+        p->s->result.value = plan_fan(p, slot->index, speed ? plan_num(p, speed) : 0, given ? speed : NULL);
+    end_pins(p);
+}
+
+void plan_fan_on(struct plan *p)
+{
+    fan(p, "fan_on", "speed");
+}
+
+void plan_fan_off(struct plan *p)
+{
+    fan(p, "fan_off", NULL);
+}
+
+void plan_fan_set(struct plan *p)
+{
+    fan(p, "fan_set", "speed");
 }

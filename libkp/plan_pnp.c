@@ -72,15 +72,14 @@ static void verify(struct plan *p, struct job *j, const struct kp_slot *slot)
 /* False with faults when there is no nozzle to plan for. */
 static bool start(struct plan *p, struct job *j, const char *travel_name)
 {
-    int index;
     *j = (struct job){ .travel = NAN, .pick = NAN, .place = NAN, .travel_name = travel_name };
     plan_feedrate(p, kp_call_slot(p->call, "feedrate"));
-    j->n = plan_nozzle(p, &index);
+    j->n = plan_nozzle(p);
     if (!j->n)
         return false;
     memcpy(p->s->nozzle, j->n->name, sizeof p->s->nozzle);
     travel_height(p, j);
-    if (j->n->pump < 0 && j->n->valve < 0)
+    if (j->n != &p->plain && j->n->pump < 0 && j->n->valve < 0)
         PLAN_FAULT(p, KP_INVALID_PARAMETER, "nozzle", "nozzle %s has neither pump nor valve", j->n->name);
     return true;
 }
@@ -104,10 +103,10 @@ static double seconds(double wanted, double configured)
     return v > 0 ? v : 0;
 }
 
-static void down_and_suck(struct plan *p, const struct job *j, double power, double dwell)
+static void down_and_suck(struct plan *p, const struct job *j, double dwell)
 {
     go_z(p, j->pick, j->pick_name);
-    plan_suck(p, j->n, power);
+    plan_suck(p, j->n, "vacuum_power");
     tr_dwell(&p->now->text, seconds(dwell, j->n->dwell_s));
     go_z(p, j->travel, j->travel_name);
 }
@@ -120,9 +119,9 @@ static void down_and_let_go(struct plan *p, const struct job *j, double dwell, d
     go_z(p, j->place, j->place_name);
     plan_let_go(p, j->n);
     if (blow_s > 0 && j->n->blow_off >= 0) {
-        plan_pin(p, j->n->blow_off, 1);
+        plan_pin(p, j->n->blow_off, 1, NULL);
         tr_dwell(&p->now->text, blow_s);
-        plan_pin(p, j->n->blow_off, 0);
+        plan_pin(p, j->n->blow_off, 0, NULL);
     }
     tr_dwell(&p->now->text, seconds(dwell, j->n->dwell_s));
     go_z(p, j->travel, j->travel_name);
@@ -169,7 +168,7 @@ void plan_pick(struct plan *p)
     check_down(p, &j, j.pick, "z");
     verify(p, &j, kp_call_slot(p->call, "verify"));
     go_z(p, j.travel, j.travel_name);
-    down_and_suck(p, &j, plan_num(p, "vacuum_power"), plan_num(p, "dwell"));
+    down_and_suck(p, &j, plan_num(p, "dwell"));
     end(p);
     p->s->result.attempts = 1;
     p->s->tries_left = kp_machine_limits(p->m)->vacuum_retries;
@@ -242,7 +241,7 @@ void plan_pick_and_place(struct plan *p)
     verify(p, &j, NULL);
     go_z(p, j.travel, j.travel_name);
     go_xy(p, &j, "x", "y");
-    down_and_suck(p, &j, plan_num(p, "vacuum_power"), NAN);
+    down_and_suck(p, &j, NAN);
     if (j.verify) {
         end(p);
         sample(p, &j, "verify_pick", true, 0, 4); /* steps: pick, verify_pick, place, verify_place | release */

@@ -21,6 +21,13 @@ static const builder builders[KP_ID_COUNT] = {
     [KP_VACUUM_OFF] = plan_vacuum_off,
     [KP_VACUUM_SET] = plan_vacuum_set,
     [KP_GPIO_WRITE] = plan_gpio_write,
+    [KP_ACTUATE] = plan_actuate,
+    [KP_ACTUATOR_ON] = plan_actuator_on,
+    [KP_ACTUATOR_OFF] = plan_actuator_off,
+    [KP_FAN_ON] = plan_fan_on,
+    [KP_FAN_OFF] = plan_fan_off,
+    [KP_FAN_SET] = plan_fan_set,
+    [KP_PWM_SET] = plan_pwm_set,
     [KP_FEEDER_ADVANCE] = plan_feeder_advance,
 };
 
@@ -156,7 +163,8 @@ static bool tell_too(const struct kp_call *call, const struct kp_faults *f, cons
             return false;
     if (e->code == KP_MISSING_PARAMETER)
         return call->command->id != KP_MOVE; /* the axis it misses may be the one at fault */
-    return e->code == KP_POSITION_OUT_OF_BOUNDS || e->code == KP_FEEDRATE_OUT_OF_BOUNDS || e->code == KP_HOMING_REQUIRED;
+    return e->code == KP_POSITION_OUT_OF_BOUNDS || e->code == KP_FEEDRATE_OUT_OF_BOUNDS || e->code == KP_PWM_OUT_OF_BOUNDS
+        || e->code == KP_FAN_SPEED_OUT_OF_BOUNDS || e->code == KP_HOMING_REQUIRED;
 }
 
 void plan_refused(const struct kp_machine *m, const struct kp_call *call, struct kp_faults *f)

@@ -11,6 +11,8 @@
 #define SAVE_ZERO "SAVE_GCODE_STATE NAME=_kp_zero"
 #define RESTORE_ZERO "RESTORE_GCODE_STATE NAME=_kp_zero"
 #define FLUSH "G4 P0"
+#define FAN_FULL 255.0 /* M106's S at full speed */
+#define FAN_DECIMALS 3 /* of S: finer than the 6 decimals of a speed would make 128 a 128.000055 */
 #define DECIMALS 6 /* what Klipper keeps of a coordinate */
 
 static void broken(struct tr_script *s, enum tr_fault fault)
@@ -107,6 +109,27 @@ void tr_pin(struct tr_script *s, const char *pin, double value)
     put_line(s, "SET_PIN");
     put_name(s, " PIN=", pin);
     put_number(s, " VALUE=", value, DECIMALS);
+}
+
+void tr_servo(struct tr_script *s, const char *servo, double angle)
+{
+    put_line(s, "SET_SERVO");
+    put_name(s, " SERVO=", servo);
+    put_number(s, " ANGLE=", angle, DECIMALS);
+}
+
+void tr_fan(struct tr_script *s, const char *fan, double speed)
+{
+    if (fan) {
+        put_line(s, "SET_FAN_SPEED");
+        put_name(s, " FAN=", fan);
+        put_number(s, " SPEED=", speed, DECIMALS);
+    } else if (speed > 0) {
+        put_line(s, "M106");
+        put_number(s, " S", speed * FAN_FULL, FAN_DECIMALS);
+    } else {
+        put_line(s, "M107");
+    }
 }
 
 static void put_stepper(struct tr_script *s, const char *stepper)

@@ -26,6 +26,10 @@ void tr_move(struct tr_script *s, const double xyz[3], double feedrate_mm_min);
 void tr_home(struct tr_script *s, const char *letters);
 /* value is what SET_PIN takes. */
 void tr_pin(struct tr_script *s, const char *pin, double value);
+/* angle is what SET_SERVO takes. */
+void tr_servo(struct tr_script *s, const char *servo, double angle);
+/* Klipper's part fan where fan is NULL; speed 0-1. */
+void tr_fan(struct tr_script *s, const char *fan, double speed);
 /* Tells Klipper that the manual stepper stands at 0; enable: and switches its motor on, so that it stays there. */
 void tr_stepper_zero(struct tr_script *s, const char *stepper, bool enable);
 /* Moves it; speed in mm/s or deg/s and acceleration may be NAN (Klipper's own). sync: later lines wait for it. */

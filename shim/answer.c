@@ -97,12 +97,12 @@ static json_t *pin_value(const struct kp_pin *p, bool inverted)
     if (p->changed_ms == INT64_MIN) /* never told */
         return json_null();
     double v = inverted ? 1 - p->value : p->value;
-    return p->kind == KP_PIN_PWM ? json_real(v) : json_integer(v >= 0.5);
+    return p->kind == KP_PIN_PWM || p->kind == KP_PIN_SERVO ? json_real(v) : json_integer(v >= 0.5);
 }
 
 static bool is_output(const struct kp_pin *p)
 {
-    return p->kind == KP_PIN_OUTPUT || p->kind == KP_PIN_PWM;
+    return p->kind == KP_PIN_OUTPUT || p->kind == KP_PIN_PWM || p->kind == KP_PIN_SERVO;
 }
 
 json_t *answer_pin(const struct kp_pin *p, bool inverted, const struct answer_time *t)
@@ -209,7 +209,7 @@ json_t *answer_status(const struct kp_machine *m, const struct answer_time *t)
     vacuum(m, &enabled, &power);
     for (size_t i = 0; (p = kp_machine_pin(m, i)); i++)
         if (is_output(p))
-            json_object_set_new(p->kind == KP_PIN_PWM ? pwm : actuators, p->name, pin_value(p, false));
+            json_object_set_new(p->kind == KP_PIN_OUTPUT ? actuators : pwm, p->name, pin_value(p, false));
     for (size_t i = 0; (s = kp_machine_sensor(m, i)); i++)
         json_object_set_new(sensors, s->name, answer_sensor(s, t));
     json_t *printer = json_pack("{s:s,s:b,s:b}", "state", kp_klippy_name(kp_machine_klippy_state(m)), "klippy_connected", kp_machine_klippy_state(m) != KP_KLIPPY_GONE,
@@ -262,6 +262,15 @@ static const char *pin_name(const struct kp_machine *m, const struct kp_call *ca
     return kp_machine_pin(m, (size_t)kp_call_slot(call, "pin")->index)->name;
 }
 
+static void pwm_set(json_t *d, const struct kp_machine *m, const struct kp_call *call, const struct kp_result *r)
+{
+    const struct kp_slot *cycle = kp_call_slot(call, "cycle_time");
+    const struct kp_pin *p = kp_machine_pin(m, (size_t)kp_call_slot(call, "pin")->index);
+    json_object_set_new(d, "pin", json_string(p->name));
+    json_object_set_new(d, "value", json_finite(r->value));
+    json_object_set_new(d, "cycle_time", json_finite(cycle->set ? cycle->num : p->cycle_time_s));
+}
+
 json_t *answer_done(const struct kp_machine *m, const struct kp_call *call, const struct lane_outcome *o)
 {
     const struct kp_result *r = kp_seq_result(o->seq);
@@ -282,12 +291,23 @@ json_t *answer_done(const struct kp_machine *m, const struct kp_call *call, cons
         break;
     case KP_HOME: json_object_set_new(d, "homed_axes", axis_names(m, false, r->homed)); break;
     case KP_VACUUM_ON:
-    case KP_VACUUM_SET: json_object_set_new(d, "power", json_real(kp_call_slot(call, "power")->num)); break;
-    case KP_VACUUM_OFF: json_object_set_new(d, "power", json_integer(0)); break;
+    case KP_VACUUM_SET:
+    case KP_VACUUM_OFF: json_object_set_new(d, "power", json_integer(lround(r->value * 255))); break;
     case KP_GPIO_WRITE:
+    case KP_ACTUATE:
+    case KP_ACTUATOR_ON:
+    case KP_ACTUATOR_OFF:
         json_object_set_new(d, "pin", json_string(pin_name(m, call)));
-        json_object_set_new(d, "value", json_integer((json_int_t)kp_call_slot(call, "value")->num));
+        json_object_set_new(d, "value", json_integer(r->value > 0));
         break;
+    case KP_PWM_SET: pwm_set(d, m, call, r); break;
+    case KP_FAN_ON:
+    case KP_FAN_OFF:
+    case KP_FAN_SET:
+        json_object_set_new(d, "fan", json_string(kp_machine_fan(m, (size_t)kp_call_slot(call, "fan")->index)->name));
+        json_object_set_new(d, "speed", json_finite(r->value));
+        break;
+    case KP_FEEDER_RETRACT:
     case KP_FEEDER_ADVANCE:
         json_object_set_new(d, "feeder", json_string(kp_machine_feeder(m, (size_t)kp_call_slot(call, "feeder")->index)->name));
         json_object_set_new(d, "distance", json_real(kp_call_slot(call, "distance")->num));

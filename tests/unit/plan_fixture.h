@@ -32,6 +32,11 @@ static const struct fixture { const char *name, *cfg, *without; } fixtures[] = {
     { "odd", "[nozzle N1]\npump: no_such_pin\nvalve: valve1\n[nozzle N2]\nsafe_z: 5\n"
              "[sensor vacuum1]\ntype: vacuum\n[nozzle N3]\nvalve: valve1\nsafe_z: 5\nsensor: vacuum1\npick_height: 1\nplace_height: 1\n", "homing_override" },
     { "bare", "", "SET_PIN" },
+    { "limited", SEESAW "[safety]\nmin_pwm_value: 0.2\nmax_pwm_value: 0.8\nmin_fan_speed: 0.1\nmax_fan_speed: 0.6\n", "homing_override" },
+    { "plain", "", "homing_override" },
+    { "fanless", "", "fan" },
+    { "output", "[vacuum]\noutput: pump1\n", "homing_override" },
+    { "blower", "[vacuum]\noutput: blower\n", "homing_override" },
 };
 
 static const struct { const char *section, *option, *text; double num; } settings[] = {
@@ -47,6 +52,9 @@ static const struct { const char *section, *option, *text; double num; } setting
     { "pwm_tool laser", "pin", "PB6", 0 }, { "pwm_tool laser", "scale", NULL, 255 },
     { "output_pin odd-name", "pin", "PB5", 0 },
     { "gcode_button start", "pin", "PG0", 0 },
+    { "servo gate", "pin", "PB7", 0 }, { "servo gate", "maximum_servo_angle", NULL, 90 },
+    { "pwm_cycle_time buzzer", "pin", "PB8", 0 }, { "pwm_cycle_time buzzer", "cycle_time", NULL, 0.01 },
+    { "fan", "pin", "PB9", 0 }, { "fan_generic blower", "pin", "PB10", 0 }, { "fan_generic odd-fan", "pin", "PB11", 0 }, { "heater_fan hotend", "pin", "PB12", 0 },
     { "manual_stepper rotation1", "velocity", NULL, 100 }, { "manual_stepper rotation2", "microsteps", NULL, 16 },
     { "manual_stepper drag", "position_min", NULL, -5 }, { "manual_stepper drag", "position_max", NULL, 5 },
     { "manual_stepper feeder1", "velocity", NULL, 5 },
@@ -54,7 +62,7 @@ static const struct { const char *section, *option, *text; double num; } setting
 };
 
 static const char *const words[] = { "G1", "G4", "G28", "G90", "G92", "M220", "M400", "SET_PIN", "MANUAL_STEPPER", "SAVE_GCODE_STATE",
-                                     "RESTORE_GCODE_STATE", "SET_GCODE_OFFSET" };
+                                     "RESTORE_GCODE_STATE", "SET_GCODE_OFFSET", "SET_SERVO", "SET_FAN_SPEED", "M106", "M107" };
 
 static inline struct kp_value number_value(double v) { return (struct kp_value){ .kind = KP_NUM, .num = v }; }
 static inline struct kp_value text_value(const char *s) { return (struct kp_value){ .kind = KP_STR, .str = kp_str_of(s) }; }
