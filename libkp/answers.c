@@ -83,7 +83,7 @@ const struct kp_field answer_status[] = {
     PART("printer_status", 0, printer_fields, "Klipper and the way to it."), XYZ("position", KP_NULLABLE, "Where the machine is, by axis."),
     TEXT("homed_axes", KP_LIST, "Axes that are homed."), FLAG("vacuum_enabled", "A nozzle sucks."),
     NUM("vacuum_power", "", KP_NULLABLE, "0 to 255; null: not known."),
-    NUM("fan_speed", "", KP_OPTIONAL | KP_NULLABLE, "0 to 1, of the part fan."), NUM("fan_states", "", KP_OPTIONAL | KP_NULLABLE | KP_MAP, "0 to 1, by fan."),
+    NUM("fan_speed", "", KP_NULLABLE, "0 to 1, of the part fan; null: none."), NUM("fan_states", "", KP_NULLABLE | KP_MAP, "0 to 1, by fan."),
     NUM("pwm_outputs", "", KP_NULLABLE | KP_MAP, "0 to 1, by pin."), INT("actuators", KP_NULLABLE | KP_MAP, "0 or 1, by pin."),
     PART("sensors", KP_MAP, answer_sensor, "By sensor."), PART("queue", 0, queue_fields, "The queue."), PART("safety", 0, safety_fields, "Safety."),
     PART("connection", 0, connection_fields, "Connections."), PART("klipper", 0, klipper_fields, "Klipper."), STALE, AT, END };

@@ -11,9 +11,9 @@ double plan_suck(struct plan *p, const struct kp_nozzle *n, const char *power)
     const char *field = slot->set ? power : NULL; /* full power is what the limits leave of it */
     struct kp_vacuum v = kp_machine_vacuum(p->m);
     bool by_fan = n == &p->plain && v.kind == KP_VACUUM_FAN;
-    double is = by_fan ? plan_fan(p, v.index, slot->num / POWER_FULL, field) : plan_pin(p, n->pump, slot->num / POWER_FULL, field);
+    double asked = slot->num / POWER_FULL, is = by_fan ? plan_fan(p, v.index, asked, field) : plan_pin(p, n->pump, asked, field);
     plan_pin(p, n->valve, 1, NULL);
-    return is;
+    return is < asked ? is : asked; /* of a pump that is only on or off, as asked for */
 }
 
 /* A valve of another nozzle on the same pump is open, as last told or as we wrote it. */

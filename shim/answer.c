@@ -126,12 +126,13 @@ json_t *answer_sensor(const struct kp_sensor *s, const struct answer_time *t)
                      "last_updated", stamp(t), "stale", !t->fresh);
 }
 
-json_t *answer_sensors(const struct kp_machine *m, const struct answer_time *t)
+json_t *answer_sensors(const struct kp_machine *m, const char *type, const struct answer_time *t)
 {
     json_t *sensors = json_array();
     const struct kp_sensor *s;
     for (size_t i = 0; (s = kp_machine_sensor(m, i)); i++)
-        json_array_append_new(sensors, answer_sensor(s, t));
+        if (!type || !strcmp(type, s->type))
+            json_array_append_new(sensors, answer_sensor(s, t));
     return json_pack("{s:o,s:I}", "sensors", sensors, "count", (json_int_t)json_array_size(sensors));
 }
 
@@ -191,6 +192,27 @@ static void vacuum(const struct kp_machine *m, bool *enabled, json_t **power)
         }
         *enabled |= (pump || valve) && (pumps || !pump) && (open || !valve);
     }
+    struct kp_vacuum v = kp_machine_nozzle(m, 0) ? (struct kp_vacuum){ KP_VACUUM_NONE, -1 } : kp_machine_vacuum(m);
+    const struct kp_pin *p = v.kind == KP_VACUUM_PIN ? kp_machine_pin(m, (size_t)v.index) : NULL;
+    const struct kp_fan *f = v.kind == KP_VACUUM_FAN ? kp_machine_fan(m, (size_t)v.index) : NULL;
+    if (!(p && p->known) && !(f && f->known))
+        return;
+    *power = json_integer((json_int_t)lround((p ? p->value : f->speed) * 255));
+    *enabled = (p ? p->value : f->speed) > 0;
+}
+
+/* By name, and the part fan's own. */
+static json_t *fans(const struct kp_machine *m, json_t **part)
+{
+    json_t *all = json_object();
+    const struct kp_fan *f;
+    *part = json_null();
+    for (size_t i = 0; (f = kp_machine_fan(m, i)); i++) {
+        json_object_set_new(all, f->name, f->known ? json_finite(f->speed) : json_null());
+        if (f->kind == KP_FAN_PART && f->known)
+            *part = json_finite(f->speed);
+    }
+    return all;
 }
 
 static json_t *connection(const struct kp_machine *m, const struct answer_time *t)
@@ -203,7 +225,7 @@ json_t *answer_status(const struct kp_machine *m, const struct answer_time *t)
 {
     double live[3];
     bool has_live = kp_machine_position(m, live), enabled;
-    json_t *power, *pwm = json_object(), *actuators = json_object(), *sensors = json_object();
+    json_t *power, *part, *blow = fans(m, &part), *pwm = json_object(), *actuators = json_object(), *sensors = json_object();
     const struct kp_pin *p;
     const struct kp_sensor *s;
     vacuum(m, &enabled, &power);
@@ -217,9 +239,16 @@ json_t *answer_status(const struct kp_machine *m, const struct answer_time *t)
     json_t *queue = json_pack("{s:I,s:b,s:b}", "size", (json_int_t)t->queue, "executing", t->running != NULL, "paused", 0);
     json_t *safety = json_pack("{s:s,s:b}", "level", kp_level_name(kp_safety_level(m)), "emergency_stop_active", kp_safety_latched(m));
     json_t *klipper = json_pack("{s:s,s:n}", "state", kp_klippy_name(kp_machine_klippy_state(m)), "extra");
-    return json_pack("{s:o,s:o,s:o,s:b,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "printer_status", printer, "position", place_json(has_live, live), "homed_axes",
-                     axis_names(m, true, 0), "vacuum_enabled", enabled, "vacuum_power", power, "pwm_outputs", pwm, "actuators", actuators, "sensors", sensors, "queue",
-                     queue, "safety", safety, "connection", connection(m, t), "klipper", klipper, "stale", !t->fresh, "timestamp", stamp(t));
+    return json_pack("{s:o,s:o,s:o,s:b,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "printer_status", printer, "position", place_json(has_live, live), "homed_axes",
+                     axis_names(m, true, 0), "vacuum_enabled", enabled, "vacuum_power", power, "fan_speed", part, "fan_states", blow, "pwm_outputs", pwm,
+                     "actuators", actuators, "sensors", sensors, "queue", queue, "safety", safety, "connection", connection(m, t), "klipper", klipper, "stale", !t->fresh, "timestamp", stamp(t));
+}
+
+json_t *answer_printer_state(const struct kp_machine *m, const struct answer_time *t)
+{
+    enum kp_klippy state = kp_machine_klippy_state(m);
+    return json_pack("{s:s,s:s,s:b,s:b,s:b,s:o}", "state", kp_klippy_name(state), "message", kp_machine_klippy_message(m), "klippy_connected", state != KP_KLIPPY_GONE,
+                     "moonraker_connected", kp_machine_moonraker_connected(m), "stale", !t->fresh, "timestamp", stamp(t));
 }
 
 json_t *answer_version(void)

@@ -34,9 +34,11 @@ struct answer_time {
 json_t *answer_pin(const struct kp_pin *p, bool inverted, const struct answer_time *t);
 json_t *answer_pins(const struct kp_machine *m, const struct answer_time *t);
 json_t *answer_sensor(const struct kp_sensor *s, const struct answer_time *t);
-json_t *answer_sensors(const struct kp_machine *m, const struct answer_time *t);
+/* Those of one type; NULL: all. */
+json_t *answer_sensors(const struct kp_machine *m, const char *type, const struct answer_time *t);
 json_t *answer_position(const struct kp_machine *m, const struct answer_time *t);
 json_t *answer_status(const struct kp_machine *m, const struct answer_time *t);
+json_t *answer_printer_state(const struct kp_machine *m, const struct answer_time *t);
 json_t *answer_version(void);
 /* second_way: Klipper's own socket is there for an emergency stop. */
 json_t *answer_health(const struct kp_machine *m, bool second_way);

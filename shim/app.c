@@ -172,7 +172,9 @@ static json_t *read_data(struct app *a, const struct kp_call *call)
     case KP_GPIO_READ: return answer_pin(kp_machine_pin(a->machine, (size_t)s->index), s->inverted, &t);
     case KP_GPIO_READ_ALL: return answer_pins(a->machine, &t);
     case KP_SENSOR_READ: return answer_sensor(kp_machine_sensor(a->machine, (size_t)s->index), &t);
-    case KP_SENSOR_READ_ALL: return answer_sensors(a->machine, &t);
+    case KP_SENSOR_READ_ALL: return answer_sensors(a->machine, NULL, &t);
+    case KP_SENSOR_READ_BY_TYPE: return answer_sensors(a->machine, s->text, &t);
+    case KP_GET_PRINTER_STATE: return answer_printer_state(a->machine, &t);
     case KP_GET_POSITION: return answer_position(a->machine, &t);
     case KP_GET_STATUS: return answer_status(a->machine, &t);
     default: return answer_version();
@@ -230,7 +232,8 @@ static bool never_told(const struct app *a, const struct kp_call *call)
     case KP_GPIO_READ: return kp_machine_pin(a->machine, (size_t)call->slot[0].index)->changed_ms == INT64_MIN;
     case KP_SENSOR_READ: return kp_machine_sensor(a->machine, (size_t)call->slot[0].index)->changed_ms == INT64_MIN;
     case KP_GPIO_READ_ALL: return !kp_machine_pin(a->machine, 0);
-    case KP_SENSOR_READ_ALL: return !kp_machine_sensor(a->machine, 0);
+    case KP_SENSOR_READ_ALL:
+    case KP_SENSOR_READ_BY_TYPE: return !kp_machine_sensor(a->machine, 0);
     case KP_GET_POSITION: return !kp_machine_position(a->machine, xyz) && !kp_machine_commanded(a->machine, xyz);
     default: return false;
     }
@@ -504,7 +507,9 @@ struct app_request *app_execute(struct app *a, const struct kp_call *call, app_d
     case KP_GPIO_READ_ALL:
     case KP_SENSOR_READ:
     case KP_SENSOR_READ_ALL:
+    case KP_SENSOR_READ_BY_TYPE:
     case KP_GET_POSITION:
+    case KP_GET_PRINTER_STATE:
     case KP_GET_STATUS:
     case KP_GET_VERSION: return read_begin(a, call, done, user);
     default: break;
