@@ -17,7 +17,7 @@ static const char *const kept_sections[] = {
 static const char *const kept_options[] = {
     "pin", "pwm", "scale", "endstop_pin", "switch_pin", "position_min", "position_max", "max_velocity", "max_accel",
     "kinematics", "velocity", "accel", "cycle_time", "minimum_pulse_width", "maximum_pulse_width", "maximum_servo_angle", "min_temp", "max_temp",
-    "position_endstop", "mcu",
+    "position_endstop", "mcu", "extruder",
 };
 
 /* Makes room for one more element; false when out of memory. */

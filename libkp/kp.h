@@ -241,6 +241,8 @@ struct kp_feeder {
     char name[KP_NAME_MAX];
     enum kp_feeder_kind kind;
     char stepper[KP_NAME_MAX];      /* short name of the motor ("feeder1", "extruder"); empty for a macro */
+    bool follower;                  /* EXTRUDER: an extruder_stepper, */
+    char follows[KP_NAME_MAX];      /* and the extruder whose motion it makes by Klipper's configuration; empty: none's */
     char macro[KP_NAME_MAX];        /* the command word; empty but for a macro */
     double feedrate_mm_min, accel_mm_s2, pitch_mm; /* NAN: none */
     double pick[3], pick_rotation;  /* X, Y, machine Z of the part; deg; NAN: none */
@@ -374,6 +376,7 @@ KP_API bool kp_machine_position(const struct kp_machine *m, double xyz[3]);  /* 
 KP_API bool kp_machine_commanded(const struct kp_machine *m, double xyz[3]); /* where the last accepted move ends, machine coordinates */
 KP_API bool kp_machine_gcode_state(const struct kp_machine *m, bool *absolute, double *feedrate_mm_min); /* of Klipper's G-code state, which is everybody's */
 KP_API bool kp_machine_printing(const struct kp_machine *m);                 /* a file print is running */
+KP_API const char *kp_machine_extruder(const struct kp_machine *m);          /* the active one, "extruder"; empty: none, or not told */
 /* A script that wrote the pin was accepted: it is dirty until a push at or after now_ms shows the value. */
 KP_API void kp_machine_pin_written(struct kp_machine *m, int pin, double value, int64_t now_ms);
 
@@ -651,7 +654,8 @@ KP_API bool kp_call_needs_position(const struct kp_machine *m, const struct kp_c
 KP_API enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const struct kp_call *call, bool flush, struct kp_faults *f);
 KP_API void kp_seq_free(struct kp_seq *s);
 /* Tells the sequence what happened and gets what to do next. KP_EV_START first; KP_EV_OK after a script or settle that worked; KP_EV_SAMPLE with value; KP_EV_ERROR with
- * *error (borrowed) for a script that failed, a foreign move, a lost connection: the answer is then KP_ACT_FAIL. After DONE or FAIL it must not be called again. */
+ * *error (borrowed) for a script that failed, a foreign move, a lost connection: the answer is then KP_ACT_FAIL, or, where Klipper refused a script
+ * (KP_EXECUTION_FAILED) that left something to undo, first the script that does. After DONE or FAIL it must not be called again. */
 KP_API void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct kp_error *error, struct kp_action *out);
 KP_API const struct kp_result *kp_seq_result(const struct kp_seq *s);
 /* Pins that the last script wrote, in order; *count of them. */

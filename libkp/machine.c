@@ -74,6 +74,7 @@ static void forget_state(struct kp_machine *m)
     for (size_t i = 0; i < m->heater_count; i++)
         m->heaters[i].known = false;
     m->homed = 0;
+    m->extruder[0] = 0;
     m->printing = m->file_active = false;
     m->print_time = m->estimated_time = NAN;
 }
@@ -127,6 +128,12 @@ static void take_homed(struct kp_machine *m, const struct kp_value *v)
         for (size_t j = 0; j < v->str.n; j++)
             if (kp_lower(v->str.p[j]) == letters[i])
                 m->homed |= 1u << i;
+}
+
+static void take_extruder(struct kp_machine *m, const struct kp_value *v)
+{
+    if (v->kind == KP_STR && !kp_str_copy(m->extruder, v->str))
+        m->extruder[0] = 0;
 }
 
 static void take_absolute(struct kp_machine *m, const struct kp_value *v)
@@ -196,6 +203,7 @@ static const struct {
     { "toolhead", "axis_minimum", take_axis_min },
     { "toolhead", "axis_maximum", take_axis_max },
     { "toolhead", "max_velocity", take_max_velocity },
+    { "toolhead", "extruder", take_extruder },
     { "toolhead", "max_accel", take_max_accel },
     { "toolhead", "print_time", take_print_time },
     { "toolhead", "estimated_print_time", take_estimated },
@@ -430,6 +438,11 @@ bool kp_machine_gcode_state(const struct kp_machine *m, bool *absolute, double *
     *absolute = m->absolute;
     *feedrate_mm_min = m->feedrate_mm_min;
     return true;
+}
+
+const char *kp_machine_extruder(const struct kp_machine *m)
+{
+    return m->extruder;
 }
 
 bool kp_machine_printing(const struct kp_machine *m)

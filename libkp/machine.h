@@ -87,6 +87,7 @@ struct kp_machine {
     bool absolute, absolute_told;
     double feedrate_mm_min;                /* NAN: not told */
     bool printing, file_active;
+    char extruder[KP_NAME_MAX];            /* the active one; empty: not told */
 
     /* safety */
     enum kp_latch latch;

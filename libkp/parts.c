@@ -341,6 +341,9 @@ static void feeder_drive(struct build *b, struct kp_feeder *feeder)
             build_fault(b, KP_INVALID_PARAMETER, "stepper", "Klipper has no such extruder", feeder->fault);
         else
             build_name(feeder->stepper, build_short(found));
+        feeder->follower = object_is(text, "extruder_stepper ");
+        const struct kp_setting *follows = feeder->follower ? kp_machine_find_setting(b->m, text, "extruder") : NULL;
+        build_name(feeder->follows, follows && follows->kind == KP_STR ? follows->text : "");
         return;
     }
     const char *stepper = build_stepper(b, text, object, feeder->fault);

@@ -32,7 +32,8 @@ struct plan_step {
     double level;
     bool at_most;      /* level is the largest good one, not the smallest */
     bool held;         /* a part must be held; false: it must have been let go */
-    int again, way_out; /* SAMPLE that fails: step to go to while tries are left, and when none is; PLAN_NONE: fail at once */
+    int again;         /* SAMPLE that fails: step to go to while tries are left */
+    int way_out;       /* SAMPLE that fails for good, SCRIPT that Klipper refuses: step to go to; PLAN_NONE: fail at once */
 };
 
 struct kp_seq {
@@ -94,6 +95,8 @@ double plan_fan(struct plan *p, int fan, double speed, const char *field);
 /* An extra axis: told to stand at 0, or moved. `to` is a target, or a distance when relative. */
 void plan_axis_zero(struct plan *p, int axis);
 void plan_axis_move(struct plan *p, int axis, double to, bool relative, double speed, const char *field);
+/* Ends a script of moves: the client's state again, and, as asked, the end of motion waited for. */
+void plan_end_move(struct plan *p, bool wait);
 /* The nozzle the call means, NULL with a fault. A machine without any has a plain one: what [vacuum] output or [fan] sucks by, larger Z lifts it. */
 const struct kp_nozzle *plan_nozzle(struct plan *p);
 /* Numbers of the call; NAN when the request has none and the row no default. */
@@ -107,6 +110,7 @@ void plan_move(struct plan *p);
 void plan_home(struct plan *p);
 void plan_wait(struct plan *p);
 void plan_feeder_advance(struct plan *p);
+void plan_feeder_retract(struct plan *p);
 void plan_pick(struct plan *p);
 void plan_place(struct plan *p);
 void plan_pick_and_place(struct plan *p);

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Plans of move, home, wait and feeder_advance.
+/* Plans of move, home and wait.
  * Invariant: under travel_interlock no line of these crosses XY while a nozzle is below its travel height. */
 #include "plan.h"
 
 #include <math.h>
-
-#define FEEDER_FEEDRATE_MM_MIN 100.0
 
 static const char *const xyz_names[3] = { "x", "y", "z" };
 
@@ -76,8 +74,7 @@ static int move_extra(struct plan *p, bool relative, bool alone, bool sync)
     return moved;
 }
 
-/* Ends a script that may answer before the machine has moved. */
-static void end_move(struct plan *p, bool wait)
+void plan_end_move(struct plan *p, bool wait)
 {
     tr_close(&p->now->text);
     if (wait)
@@ -107,7 +104,7 @@ void plan_move(struct plan *p)
     if (straight)
         plan_go(p, target[0], target[1], target[2], xyz_names);
     move_extra(p, relative, !straight, true);
-    end_move(p, kp_call_slot(p->call, "wait")->flag);
+    plan_end_move(p, kp_call_slot(p->call, "wait")->flag);
 }
 
 /* Where Z rests after homing: a nozzle's own travel height, else the middle or the end of the band. NAN: nothing asks for it. */
@@ -206,30 +203,11 @@ void plan_home(struct plan *p)
     for (size_t i = 0; (a = kp_machine_axis(p->m, i)); i++)
         if (a->extra && a->rotary && (p->s->result.homed >> i & 1u))
             plan_axis_zero(p, (int)i);
-    end_move(p, true);
+    plan_end_move(p, true);
 }
 
 void plan_wait(struct plan *p)
 {
     plan_script(p, "wait");
-    end_move(p, true);
-}
-
-void plan_feeder_advance(struct plan *p)
-{
-    const struct kp_slot *slot = kp_call_slot(p->call, "feeder"), *feedrate = kp_call_slot(p->call, "feedrate");
-    plan_script(p, "advance");
-    const struct kp_feeder *feeder = slot->index < 0 ? NULL : kp_machine_feeder(p->m, (size_t)slot->index);
-    if (!feeder) {
-        PLAN_FAULT(p, KP_FEEDER_NOT_FOUND, "feeder", "that feeder is no longer there");
-        return;
-    }
-    if (feeder->fault[0]) {
-        PLAN_FAULT(p, KP_FEEDER_NOT_FOUND, "feeder", "feeder %s cannot be used: %s", feeder->name, feeder->fault);
-        return;
-    }
-    double mm_min = feedrate->set ? feedrate->num : feeder->feedrate_mm_min > 0 ? feeder->feedrate_mm_min : FEEDER_FEEDRATE_MM_MIN;
-    tr_stepper_zero(&p->now->text, feeder->stepper, false);
-    tr_stepper_move(&p->now->text, feeder->stepper, plan_num(p, "distance"), mm_min / 60, feeder->accel_mm_s2, true);
-    end_move(p, true);
+    plan_end_move(p, true);
 }

@@ -29,6 +29,7 @@ static const builder builders[KP_ID_COUNT] = {
     [KP_FAN_SET] = plan_fan_set,
     [KP_PWM_SET] = plan_pwm_set,
     [KP_FEEDER_ADVANCE] = plan_feeder_advance,
+    [KP_FEEDER_RETRACT] = plan_feeder_retract,
 };
 
 bool kp_call_needs_position(const struct kp_machine *m, const struct kp_call *call)
@@ -262,6 +263,19 @@ bool kp_seq_expected(const struct kp_seq *s, double xyz[3])
     return true;
 }
 
+/* Takes the way out of a script that Klipper refused; false: it has none. */
+static bool refused(struct kp_seq *s, const struct kp_error *error)
+{
+    const struct plan_step *step = &s->steps[s->at];
+    if (s->failing || step->kind != KP_ACT_SCRIPT || step->way_out == PLAN_NONE || error->code != KP_EXECUTION_FAILED)
+        return false;
+    s->failing = true;
+    s->failure = *error;
+    s->failed_step = step->name;
+    s->at = (size_t)step->way_out;
+    return true;
+}
+
 /* The script that was accepted left the toolhead there. */
 static void note_left(struct kp_seq *s)
 {
@@ -278,8 +292,11 @@ void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct 
     switch (ev) {
     case KP_EV_ERROR:
         assert(error);
-        fail(s, error, out);
-        return;
+        if (!refused(s, error)) {
+            fail(s, error, out);
+            return;
+        }
+        break;
     case KP_EV_START:
         s->at = 0;
         break;

@@ -161,6 +161,25 @@ void tr_stepper_sync(struct tr_script *s, const char *stepper)
     put(s, " SYNC=1");
 }
 
+void tr_follow(struct tr_script *s, const char *stepper, const char *extruder)
+{
+    put_line(s, "SYNC_EXTRUDER_MOTION");
+    put_name(s, " EXTRUDER=", stepper);
+    if (extruder[0])
+        put_name(s, " MOTION_QUEUE=", extruder);
+    else
+        put(s, " MOTION_QUEUE=");
+}
+
+void tr_extrude(struct tr_script *s, double mm, double feedrate_mm_min)
+{
+    put_line(s, "M83");
+    put_line(s, "M221 S100");
+    put_line(s, "G1");
+    put_number(s, " E", mm, DECIMALS);
+    put_number(s, " F", feedrate_mm_min, DECIMALS);
+}
+
 void tr_dwell(struct tr_script *s, double seconds)
 {
     if (!(seconds > 0))

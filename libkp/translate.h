@@ -35,6 +35,10 @@ void tr_stepper_zero(struct tr_script *s, const char *stepper, bool enable);
 /* Moves it; speed in mm/s or deg/s and acceleration may be NAN (Klipper's own). sync: later lines wait for it. */
 void tr_stepper_move(struct tr_script *s, const char *stepper, double to, double speed, double accel, bool sync);
 void tr_stepper_sync(struct tr_script *s, const char *stepper);
+/* What motion an extruder_stepper makes: that of the extruder, or none's where it is empty. */
+void tr_follow(struct tr_script *s, const char *stepper, const char *extruder);
+/* Moves the active extruder by mm, whatever the client's way to count. Within tr_open and tr_close only. */
+void tr_extrude(struct tr_script *s, double mm, double feedrate_mm_min);
 /* Dwells in order with motion, whole milliseconds; nothing for 0. */
 void tr_dwell(struct tr_script *s, double seconds);
 /* Waits until all motion has ended. */

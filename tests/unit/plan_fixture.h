@@ -36,6 +36,8 @@ static const struct fixture { const char *name, *cfg, *without; } fixtures[] = {
     { "plain", "", "homing_override" },
     { "fanless", "", "fan" },
     { "output", "[vacuum]\noutput: pump1\n", "homing_override" },
+    { "tapes", "[feeder feeder]\nstepper: extruder\n[feeder second]\nstepper: extruder1\nfeedrate: 300\n[feeder side]\nstepper: extruder_stepper side\n"
+               "[feeder loose]\nstepper: extruder_stepper loose\n[feeder macro]\nmacro: feed_left\nfeedrate: 50\n", "homing_override" },
     { "blower", "[vacuum]\noutput: blower\n", "homing_override" },
 };
 
@@ -54,6 +56,8 @@ static const struct { const char *section, *option, *text; double num; } setting
     { "gcode_button start", "pin", "PG0", 0 },
     { "servo gate", "pin", "PB7", 0 }, { "servo gate", "maximum_servo_angle", NULL, 90 },
     { "pwm_cycle_time buzzer", "pin", "PB8", 0 }, { "pwm_cycle_time buzzer", "cycle_time", NULL, 0.01 },
+    { "extruder", "min_temp", NULL, 0 }, { "extruder1", "min_temp", NULL, 0 },
+    { "extruder_stepper side", "extruder", "extruder", 0 }, { "extruder_stepper loose", "extruder", "", 0 },
     { "fan", "pin", "PB9", 0 }, { "fan_generic blower", "pin", "PB10", 0 }, { "fan_generic odd-fan", "pin", "PB11", 0 }, { "heater_fan hotend", "pin", "PB12", 0 },
     { "manual_stepper rotation1", "velocity", NULL, 100 }, { "manual_stepper rotation2", "microsteps", NULL, 16 },
     { "manual_stepper drag", "position_min", NULL, -5 }, { "manual_stepper drag", "position_max", NULL, 5 },
@@ -62,7 +66,8 @@ static const struct { const char *section, *option, *text; double num; } setting
 };
 
 static const char *const words[] = { "G1", "G4", "G28", "G90", "G92", "M220", "M400", "SET_PIN", "MANUAL_STEPPER", "SAVE_GCODE_STATE",
-                                     "RESTORE_GCODE_STATE", "SET_GCODE_OFFSET", "SET_SERVO", "SET_FAN_SPEED", "M106", "M107" };
+                                     "RESTORE_GCODE_STATE", "SET_GCODE_OFFSET", "SET_SERVO", "SET_FAN_SPEED", "M106", "M107",
+                                     "M83", "M221", "ACTIVATE_EXTRUDER", "SYNC_EXTRUDER_MOTION", "FEED_LEFT" };
 
 static inline struct kp_value number_value(double v) { return (struct kp_value){ .kind = KP_NUM, .num = v }; }
 static inline struct kp_value text_value(const char *s) { return (struct kp_value){ .kind = KP_STR, .str = kp_str_of(s) }; }

@@ -185,7 +185,12 @@ static bool stand(struct kp_machine *m, const char *line, bool *flush)
         tell(m, object, "value", number_value(v[0]));
     } else if (sscanf(line, "homed %63s", word) == 1)
         tell(m, "toolhead", "homed_axes", text_value(strcmp(word, "none") == 0 ? "" : word));
-    else if (sscanf(line, "flush %63s", word) == 1)
+    else if (sscanf(line, "extruder %63s", word) == 1)
+        tell(m, "toolhead", "extruder", text_value(word));
+    else if (sscanf(line, "motor %63s", word) == 1) {
+        snprintf(object, sizeof object, "steppers.%s", word);
+        tell(m, "stepper_enable", object, (struct kp_value){ .kind = KP_BOOL, .flag = true });
+    } else if (sscanf(line, "flush %63s", word) == 1)
         *flush = strcmp(word, "on") == 0;
     else
         return false;
@@ -378,6 +383,46 @@ static void an_error_from_outside_ends_it(void **state)
     kp_machine_free(m);
 }
 
+/* Klipper refused the motion of a feeder whose extruder had to be activated: that is put back before the failure is told. */
+static void what_was_switched_is_put_back_when_refused(void **state)
+{
+    (void)state;
+    static const struct { enum kp_err code; bool undone; } rows[] = {
+        { KP_EXECUTION_FAILED, true }, { KP_OUTCOME_UNKNOWN, false }, { KP_KLIPPY_DISCONNECTED, false }, { KP_EMERGENCY_STOP_ACTIVE, false } };
+    struct kp_machine *m = fixture_machine("tapes");
+    struct kp_error e, other;
+    struct kp_action a;
+    tell(m, "toolhead", "extruder", text_value("extruder"));
+    kp_error_set(&other, KP_EXECUTION_FAILED, NULL, "once more");
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
+        bool again = i >= sizeof rows / sizeof *rows; /* the undoing fails too */
+        struct kp_seq *s = plan_text(m, "feeder_advance feeder=second distance=4", false, &faults);
+        assert_non_null(s);
+        kp_error_set(&e, rows[i % 4].code, NULL, "Extrude below minimum temp");
+        kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+        kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
+        if (rows[i % 4].undone) {
+            assert_int_equal(a.kind, KP_ACT_SCRIPT);
+            assert_string_equal(a.text, "ACTIVATE_EXTRUDER EXTRUDER=extruder");
+            kp_seq_step(s, again ? KP_EV_ERROR : KP_EV_OK, NAN, again ? &other : NULL, &a);
+        }
+        assert_int_equal(a.kind, KP_ACT_FAIL);
+        assert_int_equal(a.error.code, rows[i % 4].code);
+        assert_string_equal(a.error.message, rows[i % 4].undone && again ? "once more" : "Extrude below minimum temp");
+        assert_string_equal(a.step, rows[i % 4].undone && again ? "undo" : "advance");
+        assert_false(kp_seq_result(s)->completed);
+        kp_seq_free(s);
+    }
+    /* One that had nothing to switch fails at once. */
+    struct kp_seq *s = plan_text(m, "feeder_advance distance=4", false, &faults);
+    kp_error_set(&e, KP_EXECUTION_FAILED, NULL, "no");
+    kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+    kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
+    assert_int_equal(a.kind, KP_ACT_FAIL);
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
 static void the_answer_lists_the_lines_without_the_frame(void **state)
 {
     (void)state;
@@ -501,6 +546,7 @@ int main(void)
         cmocka_unit_test(results_and_writes_of_a_placement),
         cmocka_unit_test(every_try_is_counted_and_the_way_out_taken),
         cmocka_unit_test(an_error_from_outside_ends_it),
+        cmocka_unit_test(what_was_switched_is_put_back_when_refused),
         cmocka_unit_test(the_answer_lists_the_lines_without_the_frame),
         cmocka_unit_test(homing_says_nothing_of_where_it_ends),
         cmocka_unit_test(position_is_needed_only_where_the_plan_reads_it),
