@@ -372,6 +372,8 @@ enum kp_err kp_check(const struct kp_machine *m, const struct kp_command *c, con
             FAULT(f, KP_INVALID_PARAMETER, "timeout", "timeout and timeout_s mean the same, give one");
         call.timeout_s = kp_call_slot(&call, "timeout")->num;
     }
+    if (c->id == KP_PWM_RAMP && !k.timeout_seen && kp_call_slot(&call, "duration")->set)
+        call.timeout_s += kp_call_slot(&call, "duration")->num; /* it answers at its end */
     if (f->count + f->dropped != before) {
         plan_refused(m, &call, f);
         return kp_faults_code(f);

@@ -614,8 +614,10 @@ KP_API enum kp_err kp_safety_gate(const struct kp_machine *m, const struct kp_ca
 /* ---- sequences (sequence.c, translate.c) ------------------------------------------------------------------------------- */
 
 /* What a command does to Klipper, planned whole and checked whole before its first script goes out. */
-enum kp_act { KP_ACT_SCRIPT, KP_ACT_SAMPLE, KP_ACT_SETTLE, KP_ACT_DONE, KP_ACT_FAIL };
-enum kp_event { KP_EV_START, KP_EV_OK, KP_EV_SAMPLE, KP_EV_ERROR };
+enum kp_act { KP_ACT_SCRIPT, KP_ACT_SAMPLE, KP_ACT_SETTLE, KP_ACT_DELAY, KP_ACT_DONE, KP_ACT_FAIL };
+enum kp_event { KP_EV_START, KP_EV_OK, KP_EV_SAMPLE, KP_EV_TIME, KP_EV_REPLACED, KP_EV_ERROR };
+
+#define KP_PIN_GAP_MS 100 /* Klipper changes a pin no more often */
 
 struct kp_action {
     enum kp_act kind;
@@ -623,9 +625,20 @@ struct kp_action {
     const char *step;     /* name of the step: "travel", "pick", "verify_pick", ... */
     int sensor;           /* SAMPLE: the caller answers with the first value sampled after now, i.e. from the first push at least report_ms from now */
                           /* SETTLE: the caller answers KP_EV_OK at the first push that covers the script before it and shows the written pins */
+    int64_t after_ms;     /* DELAY: not before this long after the sequence's first script was accepted; see below */
     struct kp_error error;/* FAIL */
 };
 
+/* DELAY: a ramp gives the lane back between its steps. The caller then
+ * - takes the sequence off the lane and keeps it beside; other commands run, and any number of ramps may lie there, one of a pin;
+ * - when after_ms are over, and KP_PIN_GAP_MS since the sequence's last script was accepted, and the lane is free (no script in flight, no sequence between
+ *   two of its steps): asks kp_safety_gate with its call, ends it by KP_EV_ERROR when that refuses, else steps it by KP_EV_TIME with value the milliseconds
+ *   since its first script was accepted. It then has one script, whose KP_EV_OK leads to the next DELAY or to DONE. A step that is due goes before the lane's
+ *   next command. Steps whose time passed while the lane was taken are left out, never the last one;
+ * - after each accepted script of another sequence, or of the G-code port, that wrote the pin which kp_seq_leads names: steps it by KP_EV_REPLACED; it is DONE,
+ *   and its result says so. A later ramp of the same pin replaces it so by its own first script;
+ * - at an emergency stop, and when Klipper is not ready any more: KP_EV_ERROR, as for the sequence that has the lane.
+ * The client's time goes on meanwhile; a ramp that nobody waits for goes on to its end. */
 struct kp_pin_write { int pin; double value; };
 struct kp_axis_write { int axis; double position; bool homed; };
 
@@ -639,6 +652,8 @@ struct kp_result {
     unsigned homed;                /* home: axes asked for */
     double value;                  /* what switches one thing: the value, speed or power sent, 0-1, in the sense asked for */
     bool completed;                /* the machine has done it, not only accepted it */
+    double late_ms;                /* ramp: how much later than asked for its last step went out */
+    bool replaced;                 /* ramp: another command wrote the pin before the end */
 };
 
 struct kp_seq;
@@ -656,7 +671,10 @@ KP_API void kp_seq_free(struct kp_seq *s);
 /* Tells the sequence what happened and gets what to do next. KP_EV_START first; KP_EV_OK after a script or settle that worked; KP_EV_SAMPLE with value; KP_EV_ERROR with
  * *error (borrowed) for a script that failed, a foreign move, a lost connection: the answer is then KP_ACT_FAIL, or, where Klipper refused a script
  * (KP_EXECUTION_FAILED) that left something to undo, first the script that does. After DONE or FAIL it must not be called again. */
+KP_API bool kp_seq_answers(enum kp_act act, enum kp_event ev); /* the table of what an action may be answered with; START comes before any */
 KP_API void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct kp_error *error, struct kp_action *out);
+/* The pin that a ramp leads until it is done, -1: none. */
+KP_API int kp_seq_leads(const struct kp_seq *s);
 KP_API const struct kp_result *kp_seq_result(const struct kp_seq *s);
 /* Pins that the last script wrote, in order; *count of them. */
 KP_API const struct kp_pin_write *kp_seq_writes(const struct kp_seq *s, size_t *count);
@@ -664,7 +682,7 @@ KP_API const struct kp_pin_write *kp_seq_writes(const struct kp_seq *s, size_t *
 KP_API const struct kp_axis_write *kp_seq_axis_writes(const struct kp_seq *s, size_t *count);
 /* Where the toolhead must stand after the last script; false when that script did not say (homing). Axes that were not moved are NAN. */
 KP_API bool kp_seq_expected(const struct kp_seq *s, double xyz[3]);
-/* All scripts of the plan in order, one line each: the i-th line, NULL past the last. For the answer's `gcode`. */
+/* All scripts of the plan in order, one line each: the i-th line, NULL past the last. For the answer's `gcode`. Of a ramp the first ones sent so far. */
 KP_API const char *kp_seq_gcode(const struct kp_seq *s, size_t i);
 
 /* Scripts of ours outside any sequence.

@@ -52,6 +52,11 @@ void plan_settle(struct plan *p)
     add_step(p, KP_ACT_SETTLE, "settle");
 }
 
+void plan_delay(struct plan *p)
+{
+    add_step(p, KP_ACT_DELAY, "delay");
+}
+
 static bool said_already(const struct plan *p, enum kp_err code, const char *field)
 {
     for (size_t i = p->faults_before; i < p->f->count; i++)

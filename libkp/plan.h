@@ -25,7 +25,7 @@ struct plan_script {
 };
 
 struct plan_step {
-    enum kp_act kind;  /* SCRIPT, SAMPLE or SETTLE */
+    enum kp_act kind;  /* SCRIPT, SAMPLE, SETTLE or DELAY */
     const char *name;
     int script;        /* SCRIPT: index */
     int sensor;        /* SAMPLE: index, and what the level must be */
@@ -34,6 +34,17 @@ struct plan_step {
     bool held;         /* a part must be held; false: it must have been let go */
     int again;         /* SAMPLE that fails: step to go to while tries are left */
     int way_out;       /* SAMPLE that fails for good, SCRIPT that Klipper refuses: step to go to; PLAN_NONE: fail at once */
+};
+
+/* A pin on its way, in the sense of its section (not of an inverted name). */
+struct plan_ramp {
+    int pin;                   /* index; PLAN_NONE: the sequence is no ramp */
+    char name[KP_NAME_MAX];
+    bool servo;
+    double full;               /* what SET_PIN or SET_SERVO takes for 1 */
+    double from, to, min, max; /* 0-1 */
+    double interval_ms;
+    int steps, done;           /* steps after the first value, and how many of them are behind */
 };
 
 struct kp_seq {
@@ -47,11 +58,13 @@ struct kp_seq {
     char nozzle[KP_NAME_MAX], unit[KP_NAME_MAX]; /* of the vacuum sensor, for messages */
     size_t at;         /* the step under way */
     int last_script;   /* PLAN_NONE before the first */
+    struct plan_ramp ramp;
     bool failing;      /* on the way out; failure holds why */
     struct kp_error failure;
     const char *failed_step;
     const char *lines[PLAN_LINES_MAX];
-    size_t line_count;
+    size_t line_count; /* lines of a plan fit; a ramp's are listed while they do */
+    size_t line_used;
     char line_text[PLAN_SCRIPTS_MAX * KP_SCRIPT_MAX];
 };
 
@@ -76,6 +89,7 @@ double plan_round(double v); /* to the 6 decimals that Klipper keeps */
 void plan_script(struct plan *p, const char *name);
 void plan_sample(struct plan *p, const struct plan_step *step);
 void plan_settle(struct plan *p);
+void plan_delay(struct plan *p);
 /* Appends a G1 of the axes that are not NAN, checked against the limits; field[i] is the parameter a fault of axis i names. */
 void plan_go(struct plan *p, double x, double y, double z, const char *const field[3]);
 /* Takes the request's feedrate, checked, or the default within the machine's limits when slot is NULL or not set. */
@@ -125,6 +139,13 @@ void plan_fan_on(struct plan *p);
 void plan_fan_off(struct plan *p);
 void plan_fan_set(struct plan *p);
 void plan_pwm_set(struct plan *p);
+void plan_pwm_ramp(struct plan *p);
+
+/* plan_ramp.c, for sequence.c: writes the step of a ramp that is due at elapsed_ms; when the next one is. */
+void plan_ramp_write(struct kp_seq *s, double elapsed_ms);
+int64_t plan_ramp_next(const struct kp_seq *s);
+/* sequence.c: adds the lines of a script to those that the answer shows. */
+void plan_list(struct kp_seq *s, const char *text);
 
 /* plan_pins.c: the vacuum of a nozzle, inside the script being written; power is the name of its parameter, 0-255. Returns the power, 0-1. */
 double plan_suck(struct plan *p, const struct kp_nozzle *n, const char *power);

@@ -28,6 +28,7 @@ static const builder builders[KP_ID_COUNT] = {
     [KP_FAN_OFF] = plan_fan_off,
     [KP_FAN_SET] = plan_fan_set,
     [KP_PWM_SET] = plan_pwm_set,
+    [KP_PWM_RAMP] = plan_pwm_ramp,
     [KP_FEEDER_ADVANCE] = plan_feeder_advance,
     [KP_FEEDER_RETRACT] = plan_feeder_retract,
 };
@@ -100,25 +101,27 @@ static bool on_main_path(const struct kp_seq *s, size_t script)
     return false;
 }
 
-/* Splits the scripts of the main path into the lines that the answer shows. */
+void plan_list(struct kp_seq *s, const char *text)
+{
+    while (*text) {
+        struct kp_str line = { text, strcspn(text, "\n") };
+        text += line.n + (text[line.n] == '\n');
+        if (tr_is_frame(line) || s->line_count == PLAN_LINES_MAX || s->line_used + line.n >= sizeof s->line_text)
+            continue;
+        char *at = s->line_text + s->line_used;
+        memcpy(at, line.p, line.n);
+        at[line.n] = 0;
+        s->lines[s->line_count++] = at;
+        s->line_used += line.n + 1;
+    }
+}
+
+/* The lines of the main path, for the answer. A ramp's steps are listed as they go. */
 static void list_lines(struct kp_seq *s)
 {
-    char *at = s->line_text;
-    for (size_t i = 0; i < s->script_count; i++) {
-        if (!on_main_path(s, i))
-            continue;
-        const char *text = s->scripts[i].text.text;
-        while (*text) {
-            struct kp_str line = { text, strcspn(text, "\n") };
-            text += line.n + (text[line.n] == '\n');
-            if (tr_is_frame(line) || s->line_count == PLAN_LINES_MAX)
-                continue;
-            memcpy(at, line.p, line.n);
-            at[line.n] = 0;
-            s->lines[s->line_count++] = at;
-            at += line.n + 1;
-        }
-    }
+    for (size_t i = 0; i < s->script_count; i++)
+        if (on_main_path(s, i) && !(s->ramp.pin != PLAN_NONE && i > 0))
+            plan_list(s, s->scripts[i].text.text);
 }
 
 enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const struct kp_call *call, bool flush, struct kp_faults *f)
@@ -139,7 +142,7 @@ enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const s
     }
     if (!kp_call_needs_position(m, call) || !kp_machine_commanded(m, p.at))
         p.at[0] = p.at[1] = p.at[2] = NAN;
-    s->last_script = PLAN_NONE;
+    s->last_script = s->ramp.pin = PLAN_NONE;
     builders[id](&p);
     if (s->end == 0)
         s->end = s->step_count;
@@ -216,6 +219,8 @@ static void ask(struct kp_seq *s, struct kp_action *out)
     out->kind = step->kind;
     out->step = step->name;
     out->sensor = step->sensor;
+    if (step->kind == KP_ACT_DELAY)
+        out->after_ms = plan_ramp_next(s);
     if (step->kind == KP_ACT_SCRIPT) {
         s->last_script = step->script;
         out->text = s->scripts[step->script].text.text;
@@ -283,12 +288,23 @@ static void note_left(struct kp_seq *s)
         s->result.moved = true;
 }
 
+bool kp_seq_answers(enum kp_act act, enum kp_event ev)
+{
+    static const bool legal[KP_ACT_FAIL + 1][KP_EV_ERROR + 1] = {
+        [KP_ACT_SCRIPT] = { [KP_EV_OK] = true, [KP_EV_ERROR] = true },
+        [KP_ACT_SAMPLE] = { [KP_EV_SAMPLE] = true, [KP_EV_ERROR] = true },
+        [KP_ACT_SETTLE] = { [KP_EV_OK] = true, [KP_EV_ERROR] = true },
+        [KP_ACT_DELAY] = { [KP_EV_TIME] = true, [KP_EV_REPLACED] = true, [KP_EV_ERROR] = true },
+    };
+    return legal[act][ev];
+}
+
 void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct kp_error *error, struct kp_action *out)
 {
     const char *name = s->at < s->step_count ? s->steps[s->at].name : "";
     *out = (struct kp_action){ .kind = KP_ACT_FAIL, .step = name, .sensor = PLAN_NONE };
-    bool sampling = s->at < s->step_count && s->steps[s->at].kind == KP_ACT_SAMPLE;
-    assert(ev == KP_EV_ERROR || ev == KP_EV_START || sampling == (ev == KP_EV_SAMPLE));
+    enum kp_act kind = s->at < s->step_count ? s->steps[s->at].kind : KP_ACT_DONE;
+    assert(ev == KP_EV_START ? s->last_script == PLAN_NONE : kp_seq_answers(kind, ev));
     switch (ev) {
     case KP_EV_ERROR:
         assert(error);
@@ -303,6 +319,16 @@ void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct 
     case KP_EV_OK:
         note_left(s);
         s->at++;
+        if (s->ramp.pin != PLAN_NONE && s->at == s->end && s->ramp.done < s->ramp.steps)
+            s->at -= 2; /* to the delay before */
+        break;
+    case KP_EV_TIME:
+        plan_ramp_write(s, value);
+        s->at++;
+        break;
+    case KP_EV_REPLACED:
+        s->result.replaced = true;
+        s->at = s->end;
         break;
     case KP_EV_SAMPLE:
         if (judge(s, value))
@@ -310,6 +336,11 @@ void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct 
         break;
     }
     ask(s, out);
+}
+
+int kp_seq_leads(const struct kp_seq *s)
+{
+    return s->ramp.pin;
 }
 
 const struct kp_result *kp_seq_result(const struct kp_seq *s)

@@ -514,7 +514,7 @@ struct app_request *app_execute(struct app *a, const struct kp_call *call, app_d
     case KP_GET_VERSION: return read_begin(a, call, done, user);
     default: break;
     }
-    if (call->command->strategy == KP_GCODE)
+    if (call->command->strategy == KP_GCODE && call->command->id != KP_PWM_RAMP)
         return lane_begin(a, call, done, user);
     tell_error(a, done, user, KP_INVALID_REQUEST, "this command is not offered by this build", NULL);
     return NULL;

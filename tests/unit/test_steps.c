@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Sequences step by step, by hand: results, writes, expected positions, retries, ramps, errors from outside. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "plan_request.h"
+
+#define LINES_MAX 64
+
+static struct kp_faults faults;
+
+static void results_and_writes_of_a_placement(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("seesaw");
+    struct kp_seq *s = plan_text(m, "pick_and_place x=40 y=20 place_x=120 place_y=80 rotation=90", false, &faults);
+    struct kp_action a;
+    double at[3];
+    size_t n;
+    assert_non_null(s);
+    assert_false(kp_seq_expected(s, at));
+    kp_seq_writes(s, &n);
+    assert_int_equal(n, 0);
+    kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+    assert_string_equal(a.step, "pick");
+    assert_true(kp_seq_expected(s, at));
+    assert_true(at[0] == 40 && at[1] == 20 && at[2] == 0);
+    const struct kp_pin_write *w = kp_seq_writes(s, &n);
+    assert_int_equal(n, 2);
+    assert_string_equal(kp_machine_pin(m, (size_t)w[0].pin)->name, "pump1");
+    assert_string_equal(kp_machine_pin(m, (size_t)w[1].pin)->name, "valve1");
+    assert_true(w[0].value == 1 && w[1].value == 1);
+    assert_false(kp_seq_result(s)->moved);
+    kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+    assert_int_equal(a.kind, KP_ACT_SAMPLE);
+    assert_string_equal(kp_machine_sensor(m, (size_t)a.sensor)->name, "vacuum1");
+    assert_true(kp_seq_result(s)->moved && kp_seq_result(s)->target[0] == 40);
+    kp_seq_step(s, KP_EV_SAMPLE, -40, NULL, &a);
+    assert_string_equal(a.step, "place");
+    const struct kp_axis_write *aw = kp_seq_axis_writes(s, &n);
+    assert_int_equal(n, 1);
+    assert_true(aw[0].axis == kp_machine_find_axis(m, 'A') && aw[0].position == 90 && !aw[0].homed);
+    kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+    assert_string_equal(a.step, "verify_place");
+    kp_seq_step(s, KP_EV_SAMPLE, -20, NULL, &a);
+    assert_int_equal(a.kind, KP_ACT_DONE);
+    const struct kp_result *r = kp_seq_result(s);
+    assert_true(r->moved && r->completed && r->has_level && !r->vacuum_enabled);
+    assert_true(r->level == -20 && r->attempts == 1);
+    assert_true(r->target[0] == 120 && r->target[1] == 80 && r->target[2] == 0);
+    assert_true(r->pick[0] == 40 && r->pick[1] == 20 && r->pick[2] == -30);
+    assert_true(r->place[0] == 120 && r->place[1] == 80 && r->place[2] == -29.4);
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
+static void every_try_is_counted_and_the_way_out_taken(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("seesaw");
+    struct kp_seq *s = plan_text(m, "pick_and_place x=40 y=20 place_x=120 place_y=80 retries=3", false, &faults);
+    struct kp_action a;
+    assert_non_null(s);
+    kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+    for (int i = 1; i <= 4; i++) {
+        assert_string_equal(a.step, "pick");
+        assert_int_equal(kp_seq_result(s)->attempts, i);
+        kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+        assert_int_equal(a.kind, KP_ACT_SAMPLE);
+        kp_seq_step(s, KP_EV_SAMPLE, i == 2 ? NAN : -39.9, NULL, &a); /* no level is a bad level */
+    }
+    assert_int_equal(a.kind, KP_ACT_SCRIPT);
+    assert_string_equal(a.step, "release");
+    kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+    assert_int_equal(a.kind, KP_ACT_FAIL);
+    assert_string_equal(a.step, "verify_pick");
+    assert_int_equal(a.error.code, KP_VACUUM_FAILED);
+    assert_string_equal(a.error.field, "vacuum");
+    assert_true(a.error.got == -39.9 && a.error.max == -40 && isnan(a.error.min));
+    const struct kp_result *r = kp_seq_result(s);
+    assert_true(r->attempts == 4 && !r->completed && !r->vacuum_enabled && r->moved);
+    assert_true(r->target[0] == 40 && r->target[1] == 20); /* where the pick left it, not the place */
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
+static void an_error_from_outside_ends_it(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("seesaw");
+    struct kp_error e;
+    struct kp_action a;
+    kp_error_set(&e, KP_INTERLOCK, NULL, "somebody moved the head");
+    for (int when = 0; when < 4; when++) {
+        struct kp_seq *s = plan_text(m, "pick_and_place x=40 y=20 place_x=120 place_y=80", false, &faults);
+        static const char *const steps[] = { "pick", "verify_pick", "place", "release" };
+        assert_non_null(s);
+        kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+        if (when > 0)
+            kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+        if (when > 1)
+            kp_seq_step(s, KP_EV_SAMPLE, when == 2 ? -60 : 0, NULL, &a);
+        kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
+        assert_int_equal(a.kind, KP_ACT_FAIL);
+        assert_int_equal(a.error.code, KP_INTERLOCK);
+        assert_string_equal(a.error.message, "somebody moved the head");
+        assert_string_equal(a.step, steps[when]);
+        assert_false(kp_seq_result(s)->completed);
+        kp_seq_free(s);
+    }
+    kp_machine_free(m);
+}
+
+/* Klipper refused the motion of a feeder whose extruder had to be activated: that is put back before the failure is told. */
+static void what_was_switched_is_put_back_when_refused(void **state)
+{
+    (void)state;
+    static const struct { enum kp_err code; bool undone; } rows[] = {
+        { KP_EXECUTION_FAILED, true }, { KP_OUTCOME_UNKNOWN, false }, { KP_KLIPPY_DISCONNECTED, false }, { KP_EMERGENCY_STOP_ACTIVE, false } };
+    struct kp_machine *m = fixture_machine("tapes");
+    struct kp_error e, other;
+    struct kp_action a;
+    tell(m, "toolhead", "extruder", text_value("extruder"));
+    kp_error_set(&other, KP_EXECUTION_FAILED, NULL, "once more");
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
+        bool again = i >= sizeof rows / sizeof *rows; /* the undoing fails too */
+        struct kp_seq *s = plan_text(m, "feeder_advance feeder=second distance=4", false, &faults);
+        assert_non_null(s);
+        kp_error_set(&e, rows[i % 4].code, NULL, "Extrude below minimum temp");
+        kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+        kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
+        if (rows[i % 4].undone) {
+            assert_int_equal(a.kind, KP_ACT_SCRIPT);
+            assert_string_equal(a.text, "ACTIVATE_EXTRUDER EXTRUDER=extruder");
+            kp_seq_step(s, again ? KP_EV_ERROR : KP_EV_OK, NAN, again ? &other : NULL, &a);
+        }
+        assert_int_equal(a.kind, KP_ACT_FAIL);
+        assert_int_equal(a.error.code, rows[i % 4].code);
+        assert_string_equal(a.error.message, rows[i % 4].undone && again ? "once more" : "Extrude below minimum temp");
+        assert_string_equal(a.step, rows[i % 4].undone && again ? "undo" : "advance");
+        assert_false(kp_seq_result(s)->completed);
+        kp_seq_free(s);
+    }
+    /* One that had nothing to switch fails at once. */
+    struct kp_seq *s = plan_text(m, "feeder_advance distance=4", false, &faults);
+    kp_error_set(&e, KP_EXECUTION_FAILED, NULL, "no");
+    kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+    kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
+    assert_int_equal(a.kind, KP_ACT_FAIL);
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
+static struct kp_seq *ramp_begun(const struct kp_machine *m, const char *text, struct kp_action *a)
+{
+    struct kp_seq *s = plan_text(m, text, false, &faults);
+    size_t n;
+    assert_non_null(s);
+    kp_seq_step(s, KP_EV_START, NAN, NULL, a);
+    assert_int_equal(a->kind, KP_ACT_SCRIPT);
+    assert_int_equal(kp_seq_writes(s, &n)->pin, kp_seq_leads(s));
+    assert_int_equal(n, 1);
+    kp_seq_step(s, KP_EV_OK, NAN, NULL, a);
+    assert_int_equal(a->kind, KP_ACT_DELAY);
+    return s;
+}
+
+static void a_ramp_tells_pin_writes_and_lateness(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("seesaw");
+    struct kp_action a;
+    size_t n;
+    struct kp_seq *s = ramp_begun(m, "pwm_ramp pin=pump1 start_value=0.25 end_value=1 duration=1 steps=2", &a);
+    assert_string_equal(kp_machine_pin(m, (size_t)kp_seq_leads(s))->name, "pump1");
+    assert_int_equal(a.after_ms, 500);
+    kp_seq_step(s, KP_EV_TIME, 730, NULL, &a);
+    assert_string_equal(a.text, "SET_PIN PIN=pump1 VALUE=0.625");
+    const struct kp_pin_write *w = kp_seq_writes(s, &n);
+    assert_true(n == 1 && w->value == 0.625 && kp_seq_result(s)->late_ms == 0);
+    kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+    assert_true(a.kind == KP_ACT_DELAY && a.after_ms == 1000);
+    kp_seq_step(s, KP_EV_TIME, 1200, NULL, &a);
+    kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+    assert_int_equal(a.kind, KP_ACT_DONE);
+    const struct kp_result *r = kp_seq_result(s);
+    assert_true(r->late_ms == 200 && !r->replaced && !r->completed && r->value == 1);
+    assert_string_equal(kp_seq_gcode(s, 2), "SET_PIN PIN=pump1 VALUE=1");
+    assert_null(kp_seq_gcode(s, 3));
+    kp_seq_free(s);
+    s = plan_text(m, "pwm_set pin=pump1 value=1", false, &faults);
+    assert_int_equal(kp_seq_leads(s), -1);
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
+/* Another write of the pin ends it as done; an error from outside as failed; neither sends anything. */
+static void a_ramp_is_replaced_or_ended(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("seesaw");
+    struct kp_action a;
+    struct kp_error e;
+    kp_error_set(&e, KP_EMERGENCY_STOP_ACTIVE, NULL, "stopped");
+    for (int steps = 0; steps < 3; steps++)
+        for (int how = 0; how < 2; how++) {
+            struct kp_seq *s = ramp_begun(m, "pwm_ramp pin=gate start_value=0 end_value=1 duration=1", &a);
+            for (int i = 0; i < steps; i++) {
+                kp_seq_step(s, KP_EV_TIME, (double)a.after_ms, NULL, &a);
+                kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+            }
+            kp_seq_step(s, how ? KP_EV_ERROR : KP_EV_REPLACED, NAN, how ? &e : NULL, &a);
+            assert_int_equal(a.kind, how ? KP_ACT_FAIL : KP_ACT_DONE);
+            assert_int_equal(kp_seq_result(s)->replaced, !how);
+            assert_non_null(kp_seq_gcode(s, (size_t)steps));
+            assert_null(kp_seq_gcode(s, (size_t)steps + 1));
+            kp_seq_free(s);
+        }
+    kp_machine_free(m);
+}
+
+/* However many steps: the answer lists the first lines, and the time of the answer goes with the duration. */
+static void a_long_ramp(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("seesaw");
+    struct kp_action a;
+    struct kp_seq *s = ramp_begun(m, "pwm_ramp pin=pump1 start_value=0 end_value=1 duration=600 steps=6000", &a);
+    int steps = 0;
+    for (; a.kind == KP_ACT_DELAY; steps++) {
+        assert_int_equal(a.after_ms, 100 * (steps + 1));
+        kp_seq_step(s, KP_EV_TIME, (double)a.after_ms, NULL, &a);
+        kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+    }
+    assert_int_equal(steps, 6000);
+    assert_true(a.kind == KP_ACT_DONE && kp_seq_result(s)->late_ms == 0);
+    assert_non_null(kp_seq_gcode(s, LINES_MAX - 1));
+    assert_null(kp_seq_gcode(s, LINES_MAX));
+    kp_seq_free(s);
+    struct request r;
+    struct kp_call call;
+    static const struct { const char *text; double timeout_s; } rows[] = {
+        { "pwm_ramp pin=pump1 start_value=0 end_value=1 duration=100", 130 }, { "pwm_ramp pin=pump1 start_value=0 end_value=1 duration=100 timeout_s=5", 5 } };
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(request_parse(&r, rows[i].text));
+        assert_int_equal(kp_check(m, r.command, r.args, r.count, &call, &faults), KP_OK);
+        assert_true(call.timeout_s == rows[i].timeout_s);
+    }
+    kp_machine_free(m);
+}
+
+/* The table of actions and what may answer them, said a second time. */
+static void what_answers_an_action(void **state)
+{
+    (void)state;
+    static const char *const want[] = { /* START OK SAMPLE TIME REPLACED ERROR */
+        [KP_ACT_SCRIPT] = ".o...e", [KP_ACT_SAMPLE] = "..s..e", [KP_ACT_SETTLE] = ".o...e", [KP_ACT_DELAY] = "...tre", [KP_ACT_DONE] = "......", [KP_ACT_FAIL] = "......" };
+    for (enum kp_act act = 0; act <= KP_ACT_FAIL; act++)
+        for (enum kp_event ev = 0; ev <= KP_EV_ERROR; ev++)
+            assert_int_equal(kp_seq_answers(act, ev), want[act][ev] != '.');
+}
+
+static void the_answer_lists_the_lines_without_the_frame(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("seesaw");
+    struct kp_seq *s = plan_text(m, "pick_and_place x=40 y=20 place_x=120 place_y=80", false, &faults);
+    const char *line;
+    size_t n = 0, m400 = 0;
+    for (; (line = kp_seq_gcode(s, n)); n++) {
+        assert_null(strstr(line, "GCODE_STATE"));
+        assert_null(strchr(line, '\n'));
+        m400 += strcmp(line, "M400") == 0;
+    }
+    assert_string_equal(kp_seq_gcode(s, 0), "G1 Z0 F1500");
+    assert_int_equal(n, 15);
+    assert_int_equal(m400, 2); /* the release is no part of it */
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
+static void homing_says_nothing_of_where_it_ends(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("seesaw");
+    struct kp_seq *s = plan_text(m, "home", false, &faults);
+    struct kp_action a;
+    double at[3] = { 7, 7, 7 };
+    size_t n;
+    kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+    for (int i = 0; i < 3; i++) { /* home, travel, home */
+        assert_int_equal(a.kind, KP_ACT_SCRIPT);
+        assert_false(kp_seq_expected(s, at));
+        assert_true(at[0] == 7);
+        kp_seq_axis_writes(s, &n);
+        assert_int_equal(n, i == 2 ? 2 : 0);
+        kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+    }
+    assert_int_equal(a.kind, KP_ACT_DONE);
+    assert_true(kp_seq_result(s)->homed == 0x1f && !kp_seq_result(s)->moved && kp_seq_result(s)->completed);
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(results_and_writes_of_a_placement),
+        cmocka_unit_test(every_try_is_counted_and_the_way_out_taken),
+        cmocka_unit_test(an_error_from_outside_ends_it),
+        cmocka_unit_test(what_was_switched_is_put_back_when_refused),
+        cmocka_unit_test(a_ramp_tells_pin_writes_and_lateness),
+        cmocka_unit_test(a_ramp_is_replaced_or_ended),
+        cmocka_unit_test(a_long_ramp),
+        cmocka_unit_test(what_answers_an_action),
+        cmocka_unit_test(the_answer_lists_the_lines_without_the_frame),
+        cmocka_unit_test(homing_says_nothing_of_where_it_ends),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
