@@ -35,7 +35,7 @@ extern "C" {
 #define KP_MCODES_MAX 64     /* M-numbers that switch pins */
 #define KP_EVENTS_MAX 256    /* safety events kept */
 #define KP_COMMANDS_MAX 512  /* command words Klipper offers */
-#define KP_STEPS_MAX 10      /* steps of one sequence */
+#define KP_STEPS_MAX 48      /* steps of one sequence */
 
 /* ---- errors (error.c) ---------------------------------------------------------------------------------------------- */
 

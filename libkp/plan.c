@@ -27,13 +27,13 @@ static struct plan_step *add_step(struct plan *p, enum kp_act kind, const char *
 {
     assert(p->s->step_count < KP_STEPS_MAX);
     struct plan_step *step = &p->s->steps[p->s->step_count++];
-    *step = (struct plan_step){ .kind = kind, .name = name, .sensor = PLAN_NONE, .again = PLAN_NONE, .way_out = PLAN_NONE };
+    *step = (struct plan_step){ .kind = kind, .name = name, .sensor = PLAN_NONE, .good = PLAN_NONE, .again = PLAN_NONE, .way_out = PLAN_NONE };
     return step;
 }
 
 void plan_script(struct plan *p, const char *name)
 {
-    assert(p->s->script_count < PLAN_SCRIPTS_MAX);
+    assert(p->s->script_count < p->s->script_room);
     add_step(p, KP_ACT_SCRIPT, name)->script = (int)p->s->script_count;
     p->now = &p->s->scripts[p->s->script_count++];
     p->now->write_count = p->now->axis_count = 0;
@@ -55,6 +55,12 @@ void plan_settle(struct plan *p)
 void plan_delay(struct plan *p)
 {
     add_step(p, KP_ACT_DELAY, "delay");
+}
+
+void plan_end(struct plan *p)
+{
+    p->s->end = p->s->step_count;
+    add_step(p, KP_ACT_DONE, "done");
 }
 
 static bool said_already(const struct plan *p, enum kp_err code, const char *field)

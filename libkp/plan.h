@@ -9,6 +9,7 @@
 #include "translate.h"
 
 #define PLAN_SCRIPTS_MAX 3 /* pick, place, release */
+#define PLAN_TRIES_MAX 20  /* further picks that each have a script of their own; [vacuum] retries goes no further */
 #define PLAN_WRITES_MAX 8  /* pins that one script writes */
 #define PLAN_LINES_MAX 64  /* lines of all scripts */
 #define PLAN_NONE (-1)
@@ -25,13 +26,14 @@ struct plan_script {
 };
 
 struct plan_step {
-    enum kp_act kind;  /* SCRIPT, SAMPLE, SETTLE or DELAY */
+    enum kp_act kind;  /* SCRIPT, SAMPLE, SETTLE, DELAY, or DONE at the end of the main path */
     const char *name;
     int script;        /* SCRIPT: index */
     int sensor;        /* SAMPLE: index, and what the level must be */
     double level;
     bool at_most;      /* level is the largest good one, not the smallest */
     bool held;         /* a part must be held; false: it must have been let go */
+    int good;          /* SAMPLE that is good: step to go to; PLAN_NONE: the next one */
     int again;         /* SAMPLE that fails: step to go to while tries are left */
     int way_out;       /* SAMPLE that fails for good, SCRIPT that Klipper refuses: step to go to; PLAN_NONE: fail at once */
 };
@@ -48,11 +50,10 @@ struct plan_ramp {
 };
 
 struct kp_seq {
-    struct plan_script scripts[PLAN_SCRIPTS_MAX];
-    size_t script_count;
+    size_t script_count, script_room;
     struct plan_step steps[KP_STEPS_MAX];
     size_t step_count;
-    size_t end;        /* steps from here on are ways out of a failure */
+    size_t end;        /* steps from here on are further tries and ways out of a failure */
     int tries_left;
     struct kp_result result;
     char nozzle[KP_NAME_MAX], unit[KP_NAME_MAX]; /* of the vacuum sensor, for messages */
@@ -66,6 +67,7 @@ struct kp_seq {
     size_t line_count; /* lines of a plan fit; a ramp's are listed while they do */
     size_t line_used;
     char line_text[PLAN_SCRIPTS_MAX * KP_SCRIPT_MAX];
+    struct plan_script scripts[]; /* room for script_room */
 };
 
 struct plan {
@@ -90,6 +92,8 @@ void plan_script(struct plan *p, const char *name);
 void plan_sample(struct plan *p, const struct plan_step *step);
 void plan_settle(struct plan *p);
 void plan_delay(struct plan *p);
+/* The main path ends here; what follows is gone to by name alone. */
+void plan_end(struct plan *p);
 /* Appends a G1 of the axes that are not NAN, checked against the limits; field[i] is the parameter a fault of axis i names. */
 void plan_go(struct plan *p, double x, double y, double z, const char *const field[3]);
 /* Takes the request's feedrate, checked, or the default within the machine's limits when slot is NULL or not set. */
@@ -101,8 +105,8 @@ bool plan_in_band(const struct plan *p, double z);
 void plan_interlock(struct plan *p, const char *field, double z, const char *why);
 /* Adds a range fault once per code and field. */
 void plan_range(struct plan *p, enum kp_err code, const char *field, const char *unit, double got, double min, double max);
-/* Writes a pin and returns what is written; value 0-1 as Klipper tells it. A PWM pin that is on keeps within the limits: a value outside is a fault of field, or, where no parameter asked
- * for it (NULL), taken to the limit. */
+/* Writes a pin and returns what is written; value 0-1 as Klipper tells it. A PWM pin that is on keeps within the limits: a value outside is a fault of field,
+ * or, where no parameter asked for it (NULL), taken to the limit. */
 double plan_pin(struct plan *p, int pin, double value, const char *field);
 /* The same for a fan's speed. */
 double plan_fan(struct plan *p, int fan, double speed, const char *field);

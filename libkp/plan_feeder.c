@@ -36,8 +36,8 @@ static void extrude(struct plan *p, const struct kp_feeder *f, double mm, double
     plan_end_move(p, true);
     if (!put)
         return;
-    p->s->end = p->s->step_count;
-    step->way_out = (int)p->s->end;
+    plan_end(p);
+    step->way_out = (int)p->s->step_count;
     plan_script(p, "undo");
     put(p, f, back);
 }

@@ -134,18 +134,45 @@ static void end(struct plan *p)
 }
 
 /* Part held: at part_on or beyond. Part released: at part_off or short of it. Under-pressure makes part_on the smaller one. */
-static void sample(struct plan *p, const struct job *j, const char *name, bool held, int again, int way_out)
+static struct plan_step sample(const struct job *j, const char *name, bool held)
 {
     bool under = j->n->part_on < j->n->part_off;
-    struct plan_step step = { .kind = KP_ACT_SAMPLE, .name = name, .script = PLAN_NONE, .sensor = j->n->sensor, .held = held,
-                              .level = held ? j->n->part_on : j->n->part_off, .at_most = under == held, .again = again, .way_out = way_out };
-    plan_sample(p, &step);
+    return (struct plan_step){ .kind = KP_ACT_SAMPLE, .name = name, .script = PLAN_NONE, .sensor = j->n->sensor, .held = held,
+                               .level = held ? j->n->part_on : j->n->part_off, .at_most = under == held, .good = PLAN_NONE, .again = PLAN_NONE, .way_out = PLAN_NONE };
 }
 
-/* The declared way out of a failed pick: vacuum off, head at travel height already. */
-static void way_out(struct plan *p, const struct job *j)
+/* The script of a pick from travel to travel, deeper by so much; xy: over x and y of the request first. */
+static void pick_once(struct plan *p, const struct job *j, bool xy, double dwell, double deeper)
 {
-    p->s->end = p->s->step_count;
+    struct job at = *j;
+    at.pick = plan_round(j->pick - deeper * j->n->z_direction);
+    go_z(p, j->travel, j->travel_name);
+    if (xy)
+        go_xy(p, j, "x", "y");
+    down_and_suck(p, &at, dwell);
+}
+
+/* What follows a pick whose level is bad, behind the main path: the same pick while tries are left, or one that goes deeper each time; then the declared
+ * way out, vacuum off, with the head at travel height already. */
+static void mend(struct plan *p, const struct job *j, bool xy, double dwell)
+{
+    struct kp_seq *s = p->s;
+    double lower = kp_machine_limits(p->m)->retry_lower_mm;
+    int further = lower > 0 ? s->tries_left : 0;
+    struct plan_step *first = &s->steps[1];
+    plan_end(p);
+    first->way_out = (int)s->step_count + 2 * further;
+    first->again = further > 0 ? (int)s->step_count : 0;
+    for (int i = 1; i <= further; i++) {
+        struct plan_step level = sample(j, "verify_pick", true);
+        level.good = 2;
+        level.again = (int)s->step_count + 2;
+        level.way_out = first->way_out;
+        plan_script(p, "pick");
+        pick_once(p, j, xy, dwell, i * lower);
+        end(p);
+        plan_sample(p, &level);
+    }
     plan_script(p, "release");
     plan_let_go(p, j->n);
     tr_wait(&p->now->text);
@@ -167,14 +194,14 @@ void plan_pick(struct plan *p)
     j.pick = height(p, j.n, "z", j.n->pick_height, "pick_height");
     check_down(p, &j, j.pick, "z");
     verify(p, &j, kp_call_slot(p->call, "verify"));
-    go_z(p, j.travel, j.travel_name);
-    down_and_suck(p, &j, plan_num(p, "dwell"));
+    pick_once(p, &j, false, plan_num(p, "dwell"), 0);
     end(p);
     p->s->result.attempts = 1;
     p->s->tries_left = kp_machine_limits(p->m)->vacuum_retries;
     if (j.verify) {
-        sample(p, &j, "verify_pick", true, 0, 2);
-        way_out(p, &j);
+        struct plan_step level = sample(&j, "verify_pick", true);
+        plan_sample(p, &level);
+        mend(p, &j, false, plan_num(p, "dwell"));
     }
     done(p, true);
 }
@@ -192,8 +219,10 @@ void plan_place(struct plan *p)
     go_z(p, j.travel, j.travel_name);
     down_and_let_go(p, &j, plan_num(p, "dwell"), plan_num(p, "blow_off"));
     end(p);
-    if (j.verify)
-        sample(p, &j, "verify_place", false, PLAN_NONE, PLAN_NONE);
+    if (j.verify) {
+        struct plan_step level = sample(&j, "verify_place", false);
+        plan_sample(p, &level);
+    }
     done(p, false);
 }
 
@@ -239,12 +268,13 @@ void plan_pick_and_place(struct plan *p)
         return;
     pick_and_place_heights(p, &j);
     verify(p, &j, NULL);
-    go_z(p, j.travel, j.travel_name);
-    go_xy(p, &j, "x", "y");
-    down_and_suck(p, &j, NAN);
-    if (j.verify) {
+    pick_once(p, &j, true, NAN, 0);
+    p->s->result.attempts = 1;
+    p->s->tries_left = retries->set ? (int)retries->num : kp_machine_limits(p->m)->vacuum_retries;
+    if (j.verify) { /* steps: pick, verify_pick, place, verify_place | further tries, release */
+        struct plan_step level = sample(&j, "verify_pick", true);
         end(p);
-        sample(p, &j, "verify_pick", true, 0, 4); /* steps: pick, verify_pick, place, verify_place | release */
+        plan_sample(p, &level);
         plan_script(p, "place");
         tr_open(&p->now->text);
     } else {
@@ -257,11 +287,10 @@ void plan_pick_and_place(struct plan *p)
     down_and_let_go(p, &j, NAN, NAN);
     end(p);
     if (j.verify) {
-        sample(p, &j, "verify_place", false, PLAN_NONE, PLAN_NONE);
-        way_out(p, &j);
+        struct plan_step level = sample(&j, "verify_place", false);
+        plan_sample(p, &level);
+        mend(p, &j, true, NAN);
     }
-    p->s->result.attempts = 1;
-    p->s->tries_left = retries->set ? (int)retries->num : kp_machine_limits(p->m)->vacuum_retries;
     tips(p, &j);
     done(p, false);
 }

@@ -124,9 +124,17 @@ static void list_lines(struct kp_seq *s)
             plan_list(s, s->scripts[i].text.text);
 }
 
+/* Picks that go deeper each time have a script for each. */
+static size_t scripts_of(const struct kp_machine *m, const struct kp_call *call)
+{
+    bool picks = call->command->id == KP_PICK || call->command->id == KP_PICK_AND_PLACE;
+    return PLAN_SCRIPTS_MAX + (picks && kp_machine_limits(m)->retry_lower_mm > 0 ? PLAN_TRIES_MAX : 0);
+}
+
 enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const struct kp_call *call, bool flush, struct kp_faults *f)
 {
-    struct kp_seq *s = calloc(1, sizeof *s);
+    size_t room = scripts_of(m, call);
+    struct kp_seq *s = calloc(1, sizeof *s + room * sizeof s->scripts[0]);
     struct plan p = { .m = m, .call = call, .f = f, .s = s, .flush = flush, .faults_before = f->count + f->dropped, .low = -INFINITY, .high = INFINITY };
     size_t id = (size_t)call->command->id;
     enum kp_err rc;
@@ -142,6 +150,7 @@ enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const s
     }
     if (!kp_call_needs_position(m, call) || !kp_machine_commanded(m, p.at))
         p.at[0] = p.at[1] = p.at[2] = NAN;
+    s->script_room = room;
     s->last_script = s->ramp.pin = PLAN_NONE;
     builders[id](&p);
     if (s->end == 0)
@@ -237,26 +246,27 @@ static void vacuum_failure(struct kp_seq *s, const struct plan_step *step, doubl
     e->max = step->at_most ? step->level : NAN;
 }
 
-/* A level was measured; returns true when it is good. A bad one leads to another try or to the way out. */
-static bool judge(struct kp_seq *s, double level)
+/* A level was measured. A good one leads on, a bad one to another try or to the way out. */
+static void judge(struct kp_seq *s, double level)
 {
     const struct plan_step *step = &s->steps[s->at];
     s->result.has_level = !isnan(level);
     s->result.level = level;
-    if (step->at_most ? level <= step->level : level >= step->level)
-        return true;
+    if (step->at_most ? level <= step->level : level >= step->level) {
+        s->at = step->good == PLAN_NONE ? s->at + 1 : (size_t)step->good;
+        return;
+    }
     if (step->again != PLAN_NONE && s->tries_left > 0) {
         s->tries_left--;
         s->result.attempts++;
         s->at = (size_t)step->again;
-        return false;
+        return;
     }
     vacuum_failure(s, step, level);
     s->failing = true;
     s->failed_step = step->name;
     s->result.vacuum_enabled = false;
     s->at = step->way_out == PLAN_NONE ? s->step_count : (size_t)step->way_out;
-    return false;
 }
 
 bool kp_seq_expected(const struct kp_seq *s, double xyz[3])
@@ -331,8 +341,7 @@ void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct 
         s->at = s->end;
         break;
     case KP_EV_SAMPLE:
-        if (judge(s, value))
-            s->at++;
+        judge(s, value);
         break;
     }
     ask(s, out);

@@ -89,6 +89,35 @@ static void every_try_is_counted_and_the_way_out_taken(void **state)
     kp_machine_free(m);
 }
 
+/* Each further try has its own depth; a part that is held at the last leads on as one held at once. */
+static void as_many_depths_as_tries(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("deepest");
+    for (int held = 0; held <= 1; held++) {
+        struct kp_seq *s = plan_text(m, "pick", false, &faults);
+        struct kp_action a;
+        assert_non_null(s);
+        kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+        for (int i = 0; i <= 20; i++) {
+            char line[64], z[KP_NUMBER_MAX];
+            kp_number_print(z, -30 - 0.1 * i, 6);
+            snprintf(line, sizeof line, "G1 Z%s F1500", z);
+            assert_true(a.kind == KP_ACT_SCRIPT && strstr(a.text, line));
+            assert_int_equal(kp_seq_result(s)->attempts, i + 1);
+            kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+            kp_seq_step(s, KP_EV_SAMPLE, held && i == 20 ? -40 : 0, NULL, &a);
+        }
+        assert_string_equal(kp_seq_gcode(s, 1), "G1 Z-30 F1500"); /* the answer shows the first */
+        if (!held)
+            kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+        assert_int_equal(a.kind, held ? KP_ACT_DONE : KP_ACT_FAIL);
+        assert_int_equal(kp_seq_result(s)->vacuum_enabled, held);
+        kp_seq_free(s);
+    }
+    kp_machine_free(m);
+}
+
 static void an_error_from_outside_ends_it(void **state)
 {
     (void)state;
@@ -245,7 +274,8 @@ static void a_long_ramp(void **state)
     struct request r;
     struct kp_call call;
     static const struct { const char *text; double timeout_s; } rows[] = {
-        { "pwm_ramp pin=pump1 start_value=0 end_value=1 duration=100", 130 }, { "pwm_ramp pin=pump1 start_value=0 end_value=1 duration=100 timeout_s=5", 5 } };
+        { "pwm_ramp pin=pump1 start_value=0 end_value=1 duration=100", 130 },
+        { "pwm_ramp pin=pump1 start_value=0 end_value=1 duration=100 timeout_s=5", 5 } };
     for (size_t i = 0; i < 2; i++) {
         assert_true(request_parse(&r, rows[i].text));
         assert_int_equal(kp_check(m, r.command, r.args, r.count, &call, &faults), KP_OK);
@@ -312,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(results_and_writes_of_a_placement),
         cmocka_unit_test(every_try_is_counted_and_the_way_out_taken),
+        cmocka_unit_test(as_many_depths_as_tries),
         cmocka_unit_test(an_error_from_outside_ends_it),
         cmocka_unit_test(what_was_switched_is_put_back_when_refused),
         cmocka_unit_test(a_ramp_tells_pin_writes_and_lateness),
