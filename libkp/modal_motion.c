@@ -125,13 +125,14 @@ enum kp_err modal_band(struct kp_modal *g, double z)
 enum kp_err modal_straight_allowed(struct kp_modal *g, unsigned axes, const double target[3], bool crosses)
 {
     const double *at = g->next.at;
-    enum kp_err rc = homed_check(g, axes);
+    for (unsigned i = 0; i < 2; i++)
+        crosses = crosses || ((axes >> i & 1u) && target[i] != plan_round(at[i])); /* true as well while the position is unknown */
+    crosses = crosses && kp_machine_limits(g->m)->travel_interlock;
+    enum kp_err rc = homed_check(g, crosses ? axes | 4u : axes); /* whose height is not known is not crossed with */
     for (int i = 0; i < 3 && rc == KP_OK; i++)
         if (axes >> i & 1u)
             rc = modal_limits(g, modal_letter(g, "XYZ"[i]), i, target[i]);
-    for (unsigned i = 0; i < 2; i++)
-        crosses = crosses || ((axes >> i & 1u) && target[i] != plan_round(at[i])); /* true as well while the position is unknown */
-    if (rc != KP_OK || !crosses || !kp_machine_limits(g->m)->travel_interlock)
+    if (rc != KP_OK || !crosses)
         return rc;
     rc = modal_band(g, plan_round(at[2]));
     return rc == KP_OK && (axes & 4u) ? modal_band(g, target[2]) : rc;

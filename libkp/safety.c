@@ -233,9 +233,12 @@ static enum kp_err gate_klippy(const struct kp_machine *m, struct kp_faults *f)
     return kp_faults_add(f, &e);
 }
 
+/* Where X and Y are crossed at travel height only, Z must be known for a move of theirs. */
 static enum kp_err gate_homed(const struct kp_machine *m, const struct kp_call *call, struct kp_faults *f)
 {
     unsigned moved = axes_moved(call);
+    if (m->limits.travel_interlock && (moved & 3u))
+        moved |= 4u;
     char names[12] = "";
     size_t n = 0;
     for (unsigned i = 0; i < 3; i++)

@@ -113,10 +113,13 @@ static void test_gate(void **state)
     (void)state;
     assert_string_equal(gate(m, &move, 14, codes, &f), "");
     assert_string_equal(gate(m, &pnp, 0, codes, &f), "");
-    told(m, "toolhead", "homed_axes", text("x"), 1);
+    told(m, "toolhead", "homed_axes", text("xz"), 1);
     assert_string_equal(gate(m, &move, 2, codes, &f), "");
     assert_string_equal(gate(m, &move, 6, codes, &f), "HOMING_REQUIRED");
     assert_string_equal(f.item[0].message, "home these axes first: y");
+    told(m, "toolhead", "homed_axes", text("x"), 1);
+    assert_string_equal(gate(m, &move, 2, codes, &f), "HOMING_REQUIRED"); /* the travel height cannot be told: this machine has travel_interlock */
+    assert_string_equal(f.item[0].message, "home these axes first: z");
     assert_string_equal(gate(m, &pick, 0, codes, &f), "HOMING_REQUIRED");
     assert_string_equal(f.item[0].field, "z");
     assert_string_equal(gate(m, &pnp, 0, codes, &f), "HOMING_REQUIRED");
