@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 #include <strings.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,8 +15,8 @@
 
 static const char *const level_names[] = { "debug", "info", "warning", "error", "critical" };
 
-/* Constant after log_setup. */
-static struct { enum log_level lowest; bool json; } setup = { LOG_INFO, false };
+/* Constant once main has set it up. */
+static struct { enum log_level lowest; bool json; const char *secrets[LOG_SECRETS_MAX]; size_t secret_count; } setup = { .lowest = LOG_INFO };
 
 struct line { char text[LINE_MAX_BYTES]; size_t n; };
 
@@ -53,37 +54,86 @@ bool log_level_parse(const char *text, enum log_level *out)
     return false;
 }
 
-void log_line(enum log_level level, const char *room, const char *fmt, ...)
+bool log_secret(const char *text)
+{
+    if (!text || strlen(text) < LOG_SECRET_MIN || setup.secret_count == LOG_SECRETS_MAX)
+        return false;
+    setup.secrets[setup.secret_count++] = text;
+    return true;
+}
+
+bool log_wants(enum log_level level)
+{
+    return level >= setup.lowest;
+}
+
+static void hide_secrets(char *text)
+{
+    for (size_t i = 0; i < setup.secret_count; i++) {
+        size_t n = strlen(setup.secrets[i]);
+        for (char *at = text; (at = strstr(at, setup.secrets[i])); at += 3) {
+            memcpy(at, "***", 3);
+            memmove(at + 3, at + n, strlen(at + n) + 1);
+        }
+    }
+}
+
+static void put_head(struct line *l, enum log_level level, const char *component, const char *request_id)
+{
+    struct timespec now;
+    char time[48];
+    if (!setup.json) {
+        put(l, level_names[level]);
+        put(l, " ");
+        put(l, component);
+        if (request_id) put(l, " request_id=");
+        if (request_id) put_escaped(l, request_id, false);
+        put(l, " ");
+        return;
+    }
+    clock_gettime(CLOCK_REALTIME, &now);
+    snprintf(time, sizeof time, "{\"time\":%lld.%03ld,\"level\":\"", (long long)now.tv_sec, now.tv_nsec / 1000000);
+    put(l, time);
+    put(l, level_names[level]);
+    put(l, "\",\"component\":\"");
+    put_escaped(l, component, true);
+    if (request_id) put(l, "\",\"request_id\":\"");
+    if (request_id) put_escaped(l, request_id, true);
+    put(l, "\",\"text\":\"");
+}
+
+static void write_line(enum log_level level, const char *component, const char *request_id, const char *fmt, va_list ap) __attribute__((format(printf, 4, 0)));
+static void write_line(enum log_level level, const char *component, const char *request_id, const char *fmt, va_list ap)
 {
     char text[TEXT_MAX_BYTES];
-    struct line l = { .n = 0 };
-    va_list ap;
-    int n;
+    struct line l;
+    int n = vsnprintf(text, sizeof text, fmt, ap);
 
-    if (level < setup.lowest) return;
-    va_start(ap, fmt);
-    n = vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
     if (n < 0) return;
-    if (setup.json) {
-        struct timespec now;
-        char head[64];
-        clock_gettime(CLOCK_REALTIME, &now);
-        snprintf(head, sizeof head, "{\"time\":%lld.%03ld,\"level\":\"", (long long)now.tv_sec, now.tv_nsec / 1000000);
-        put(&l, head);
-        put(&l, level_names[level]);
-        put(&l, "\",\"room\":\"");
-        put_escaped(&l, room, true);
-        put(&l, "\",\"text\":\"");
-    } else {
-        put(&l, level_names[level]);
-        put(&l, " ");
-        put(&l, room);
-        put(&l, " ");
-    }
+    l.n = 0;
+    hide_secrets(text);
+    put_head(&l, level, component, request_id);
     put_escaped(&l, text, setup.json);
     if ((size_t)n >= sizeof text) put(&l, "...");
     put(&l, setup.json ? "\"}\n" : "\n");
     /* A log that cannot be written must not stop the machine. */
     if (write(STDERR_FILENO, l.text, l.n) < 0) return;
+}
+
+void log_line(enum log_level level, const char *component, const char *fmt, ...)
+{
+    va_list ap;
+    if (!log_wants(level)) return;
+    va_start(ap, fmt);
+    write_line(level, component, NULL, fmt, ap);
+    va_end(ap);
+}
+
+void log_request(enum log_level level, const char *component, const char *request_id, const char *fmt, ...)
+{
+    va_list ap;
+    if (!log_wants(level)) return;
+    va_start(ap, fmt);
+    write_line(level, component, request_id, fmt, ap);
+    va_end(ap);
 }
