@@ -27,6 +27,10 @@ struct loop {
     int epoll_fd;          /* closed by libwebsockets once adopted */
     int signal_fd;
     bool stop;
+    loop_turn_fn *told;
+    void *told_user;
+    int64_t began_us;      /* of the work after the last wait; 0: none yet */
+    int64_t worked_us;     /* in this turn, before began_us */
 };
 
 struct loop_timer { lws_sorted_usec_list_t sul; struct loop *loop; loop_timer_fn *fn; void *user; };
@@ -43,11 +47,34 @@ static uint64_t tag(int fd, uint32_t generation)
     return (uint64_t)generation << 32 | (uint32_t)fd;
 }
 
+static int64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+static void tell_turn(struct loop *l)
+{
+    if (l->worked_us && l->told) l->told(l->told_user, l->worked_us);
+    l->worked_us = 0;
+}
+
+/* libwebsockets runs ripe timers, then waits, then tells what has come: the timers of its next round belong to this turn. */
+void loop_works(struct loop *l)
+{
+    if (l->began_us) return;
+    tell_turn(l);
+    l->began_us = now_us();
+}
+
 /* Tells the events that are there now. Callbacks may watch, unwatch and close what they like, so each event is looked up anew. */
 static void dispatch(struct loop *l)
 {
     struct epoll_event e[EVENTS_A_TURN];
-    int n = epoll_wait(l->epoll_fd, e, EVENTS_A_TURN, 0);
+    int n;
+    loop_works(l);
+    n = epoll_wait(l->epoll_fd, e, EVENTS_A_TURN, 0);
     for (int i = 0; i < n; i++) {
         int fd = (int)(uint32_t)e[i].data.u64;
         struct watch w = l->watches[fd];
@@ -132,6 +159,9 @@ void loop_free(struct loop *l)
 int loop_run(struct loop *l)
 {
     while (!l->stop && lws_service(l->lws, 0) >= 0) {
+        if (l->began_us) l->worked_us = now_us() - l->began_us + 1; /* so that a short turn counts too */
+        else tell_turn(l);                                          /* a wait that ended with nothing but time */
+        l->began_us = 0;
     }
     return 0;
 }
@@ -185,7 +215,10 @@ void loop_unwatch(struct loop *l, int fd)
 static void on_timer(lws_sorted_usec_list_t *sul)
 {
     struct loop_timer *t = lws_container_of(sul, struct loop_timer, sul);
+    struct loop *l = t->loop; /* fn may free the timer */
+    int64_t began_us = now_us();
     t->fn(t->user);
+    if (!l->began_us) l->worked_us += now_us() - began_us; /* else the whole of it is measured */
 }
 
 struct loop_timer *loop_timer_new(struct loop *l, loop_timer_fn *fn, void *user)
@@ -210,6 +243,12 @@ void loop_timer_free(struct loop_timer *t)
 {
     loop_timer_cancel(t);
     free(t);
+}
+
+void loop_on_turn(struct loop *l, loop_turn_fn *told, void *user)
+{
+    l->told = told;
+    l->told_user = user;
 }
 
 struct lws_context *loop_lws(struct loop *l)

@@ -31,6 +31,11 @@ struct loop_timer *loop_timer_new(struct loop *l, loop_timer_fn *fn, void *user)
 void loop_timer_set(struct loop_timer *t, int64_t ms);
 void loop_timer_cancel(struct loop_timer *t);
 void loop_timer_free(struct loop_timer *t);
+/* Calls told with the time of each turn: all work between two waits, in microseconds. One; NULL: nobody. */
+typedef void loop_turn_fn(void *user, int64_t us);
+void loop_on_turn(struct loop *l, loop_turn_fn *told, void *user);
+/* For callbacks of libwebsockets that come after its wait (bytes have come, or may be written), not for others: the work begins now, if it has not. */
+void loop_works(struct loop *l);
 /* For the rooms that speak WebSocket: moonraker.c and ws.c. */
 struct lws_context *loop_lws(struct loop *l);
 

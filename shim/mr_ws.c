@@ -137,8 +137,8 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
         why(k, "closed by the other side");
         k->ev->up(k->user);
         return 0;
-    case LWS_CALLBACK_CLIENT_RECEIVE: return on_receive(k, wsi, in, len);
-    case LWS_CALLBACK_CLIENT_WRITEABLE: return on_writable(k, wsi);
+    case LWS_CALLBACK_CLIENT_RECEIVE: loop_works(k->loop); return on_receive(k, wsi, in, len);
+    case LWS_CALLBACK_CLIENT_WRITEABLE: loop_works(k->loop); return on_writable(k, wsi);
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
         why(k, in ? in : "connect failed");
         if (!k->wsi) k->failed = true; /* ws_connect is still inside libwebsockets; its timer tells it */
