@@ -16,6 +16,9 @@
 
 #define BODY_KEPT_BYTES 4096     /* a body's buffer up to this stays with its connection */
 #define READ_AWAY_FACTOR 64      /* a body of more than body_max times this is not read to its end: the connection is closed */
+#define MEMORY_BYTES 16384       /* of one connection: headers, and the reply's headers */
+#define SLACK 64                 /* connections told to go that MHD still counts */
+#define SWEEP_MS 5000            /* between two looks for connections whose time is over */
 #define TURNS_MAX 4              /* of MHD in a row while it has more to do; then others come first */
 
 enum state {
@@ -43,6 +46,9 @@ struct http_request {
     struct MHD_Response *response; /* ours until queued */
     unsigned status;
     struct http_request *prev, *next; /* while WAITING */
+    struct http_request *older, *newer;
+    int64_t since_ms;      /* when it last got on: connected, brought headers, got its reply */
+    bool told;             /* to go */
 };
 
 struct http {
@@ -56,6 +62,8 @@ struct http {
     http_on_gone *on_gone;
     void *user;
     struct http_request *waiting;
+    struct http_request *oldest, *newest; /* all, by when they were last done with a request */
+    struct loop_timer *sweep;
     unsigned connections;
     bool resumed;              /* a connection was resumed, and MHD has not run since */
     bool closing;
@@ -109,6 +117,53 @@ static void on_mhd_log(void *user, const char *fmt, va_list ap)
     vsnprintf(text, sizeof text, fmt, ap);
     text[strcspn(text, "\n")] = 0;
     log_line(LOG_DEBUG, "http", "%s", text); /* what clients did wrong: nothing an operator can act on */
+}
+
+/* ---- connections whose time is over ---- */
+
+static void leave_line(struct http_request *r)
+{
+    struct http *h = r->http;
+    *(r->older ? &r->older->newer : &h->oldest) = r->newer;
+    *(r->newer ? &r->newer->older : &h->newest) = r->older;
+}
+
+static void join_line(struct http_request *r)
+{
+    struct http *h = r->http;
+    r->since_ms = loop_now_ms();
+    r->older = h->newest, r->newer = NULL;
+    *(h->newest ? &h->newest->newer : &h->oldest) = r;
+    h->newest = r;
+}
+
+/* Whether it keeps us, not we it. */
+static bool idles(const struct http_request *r)
+{
+    return !r->told && r->state != WAITING && r->state != ASKING && r->state != GONE;
+}
+
+/* MHD sees the end of the connection at its next turn and closes it. */
+static void tell_to_go(struct http_request *r)
+{
+    r->told = true;
+    shutdown(r->fd, SHUT_RDWR);
+}
+
+static void on_sweep(void *user)
+{
+    struct http *h = user;
+    int64_t since_ms = loop_now_ms() - (int64_t)h->limits.idle_timeout_s * 1000;
+    for (struct http_request *r = h->oldest; r; r = r->newer)
+        if (idles(r) && r->since_ms < since_ms) tell_to_go(r);
+    loop_timer_set(h->sweep, SWEEP_MS);
+}
+
+static void make_room(struct http *h)
+{
+    struct http_request *r = h->oldest;
+    while (r && !idles(r)) r = r->newer;
+    if (r) tell_to_go(r);
 }
 
 /* ---- suspended requests ---- */
@@ -199,11 +254,13 @@ static void on_connection(void *user, struct MHD_Connection *c, void **slot, enu
         *slot = r;
         if (!r) return;
         *r = (struct http_request){ .http = h, .connection = c, .fd = i->connect_fd };
+        join_line(r);
         if (watch_hang_up(r)) log_line(LOG_WARNING, "http", "watch failed: a client that leaves is seen only at the reply");
         return;
     }
     h->connections--;
     if (r) {
+        leave_line(r);
         loop_unwatch(h->loop, r->fd);
         free(r->body);
     }
@@ -306,6 +363,7 @@ static enum MHD_Result on_access(void *user, struct MHD_Connection *c, const cha
     if (r->state == ANSWERED) return send_reply(r);
     if (r->state == IDLE) {
         r->state = READING;
+        r->since_ms = loop_now_ms();
         r->method = method;
         r->path = url;
         return MHD_YES;
@@ -339,7 +397,10 @@ static void on_completed(void *user, struct MHD_Connection *c, void **slot, enum
         r->body = NULL;
         r->body_size = 0;
     }
-    *r = (struct http_request){ .http = r->http, .connection = r->connection, .fd = r->fd, .hung_up = r->hung_up, .body = r->body, .body_size = r->body_size };
+    leave_line(r);
+    *r = (struct http_request){ .http = r->http, .connection = r->connection, .fd = r->fd, .hung_up = r->hung_up, .told = r->told, .body = r->body,
+                                .body_size = r->body_size };
+    join_line(r);
     *slot = NULL;
     if (r->hung_up) watch_hang_up(r);
 }
@@ -355,12 +416,15 @@ struct http *http_new(struct loop *l, const struct http_limits *limits, http_on_
     if (!h) return NULL;
     *h = (struct http){ .loop = l, .limits = *limits, .on_request = on_request, .on_gone = on_gone, .user = user, .epoll_fd = -1 };
     h->timer = loop_timer_new(l, on_timer, h);
+    h->sweep = loop_timer_new(l, on_sweep, h);
     h->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_access, h, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
                               MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, h,
-                              MHD_OPTION_CONNECTION_TIMEOUT, limits->idle_timeout_s, MHD_OPTION_CONNECTION_LIMIT, limits->connections, MHD_OPTION_END);
+                              MHD_OPTION_CONNECTION_TIMEOUT, limits->idle_timeout_s, MHD_OPTION_CONNECTION_LIMIT, limits->connections + SLACK,
+                              MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES, MHD_OPTION_END);
     info = h->mhd ? MHD_get_daemon_info(h->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
-    if (h->timer && info && !loop_watch(l, info->epoll_fd, EPOLLIN, on_mhd, h)) {
+    if (h->timer && h->sweep && info && !loop_watch(l, info->epoll_fd, EPOLLIN, on_mhd, h)) {
         h->epoll_fd = info->epoll_fd;
+        loop_timer_set(h->sweep, SWEEP_MS);
         return h;
     }
     http_free(h);
@@ -378,12 +442,14 @@ void http_free(struct http *h)
         MHD_stop_daemon(h->mhd);
     }
     loop_timer_free(h->timer);
+    loop_timer_free(h->sweep);
     free(h);
 }
 
 void http_adopt(struct http *h, int fd, const struct sockaddr *peer, socklen_t len)
 {
-    /* Full or out of memory: MHD closes it. Else its epoll shows it at the next turn. */
+    if (h->connections >= h->limits.connections) make_room(h);
+    /* Full of requests that wait, or out of memory: MHD closes it. Else its epoll shows it at the next turn. */
     if (MHD_add_connection(h->mhd, fd, peer, len) != MHD_YES) log_line(LOG_DEBUG, "http", "refused connections=%u", h->connections);
 }
 
@@ -447,6 +513,7 @@ void http_reply(struct http_request *r, int status, const char *content_type, ch
     r->status = (unsigned)status;
     if (r->state == WAITING) {
         end_wait(r, ANSWERED);
+        r->since_ms = loop_now_ms();
         resume(r);
     } else r->state = ANSWERED;
 }

@@ -13,8 +13,8 @@ struct loop;
 
 struct http_limits {
     size_t body_max;         /* bytes; a larger body is read away and told by http_body_too_large */
-    unsigned connections;    /* at once */
-    unsigned idle_timeout_s; /* of a connection without a request */
+    unsigned connections;    /* at once; with one more, the one without a whole request for longest is closed */
+    unsigned idle_timeout_s; /* of a connection that brings no whole request, or does not take its reply */
 };
 
 struct http_header { const char *name, *value; };

@@ -14,6 +14,7 @@
 #define FLAGS (MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG)
 #define CONNECTIONS_MAX 512u
 #define IDLE_TIMEOUT_S 120u
+#define MEMORY_BYTES 16384u /* of one connection */
 #define ANSWER_MAX (1u << 20) /* bytes of FILE */
 
 struct answer { unsigned status; struct MHD_Response *response; };
@@ -94,7 +95,8 @@ static int serve(int port, struct answer *a)
     struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     char byte;
     struct MHD_Daemon *d = MHD_start_daemon(FLAGS, (uint16_t)port, NULL, NULL, on_access, a, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&at,
-                                            MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S, MHD_OPTION_END);
+                                            MHD_OPTION_CONNECTION_LIMIT, CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, IDLE_TIMEOUT_S,
+                                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES, MHD_OPTION_END);
     if (!d) {
         fprintf(stderr, "kp-bare-mhd: port %d cannot be served\n", port);
         return 1;
