@@ -9,8 +9,6 @@
 
 #define SLOTS (sizeof ((struct kp_call *)0)->slot / sizeof(struct kp_slot))
 #define EXTRA_MAX 1e6 /* deg or mm: further than any extra axis goes, and printed exactly */
-#define TIMEOUT_MIN 1.0
-#define TIMEOUT_MAX 600.0
 
 #define FAULT(f, ...) do { struct kp_error e_; kp_error_set(&e_, __VA_ARGS__); kp_faults_add(f, &e_); } while (0)
 
@@ -316,7 +314,7 @@ static void check_arg(struct check *k, const struct kp_arg *a)
             return;
         }
     if (c->timeout_s > 0 && kp_str_eq(a->name, "timeout_s")) {
-        static const struct kp_param p = { "timeout_s", KP_P_NUM, "s", 0, TIMEOUT_MIN, TIMEOUT_MAX, NAN, KP_OK, NULL, NULL, "" };
+        static const struct kp_param p = { "timeout_s", KP_P_NUM, "s", 0, KP_TIMEOUT_MIN_S, KP_TIMEOUT_MAX_S, NAN, KP_OK, NULL, NULL, "" };
         if (first_time(k, &k->timeout_seen, p.name))
             read_number(k, &p, a, &k->call->timeout_s);
         return;

@@ -35,6 +35,8 @@ extern "C" {
 #define KP_MCODES_MAX 64     /* M-numbers that switch pins */
 #define KP_EVENTS_MAX 256    /* safety events kept */
 #define KP_COMMANDS_MAX 512  /* command words Klipper offers */
+#define KP_TIMEOUT_MIN_S 1.0 /* what timeout_s may be */
+#define KP_TIMEOUT_MAX_S 600.0
 #define KP_STEPS_MAX 48      /* steps of one sequence */
 
 /* ---- errors (error.c) ---------------------------------------------------------------------------------------------- */
@@ -75,6 +77,8 @@ struct kp_faults {
     struct kp_error item[KP_FAULTS_MAX];
     size_t count, dropped;
 };
+/* Empties the list; the items stay as they are. */
+static inline void kp_faults_init(struct kp_faults *f) { f->count = f->dropped = 0; }
 
 /* The code's name ("INVALID_PARAMETER"), its HTTP status, whether a read may be asked again. */
 KP_API const char *kp_err_name(enum kp_err code);

@@ -12,12 +12,18 @@
 #include "json.h"
 #include "lane.h"
 
-void answer_id(char out[ANSWER_ID])
+#define ENVELOPE_MAX 192 /* bytes of an envelope without command and data */
+
+void answer_id(struct answer_pool *pool, char out[ANSWER_ID])
 {
     static const char hex[] = "0123456789abcdef";
     unsigned char b[16];
-    if (getrandom(b, sizeof b, 0) != (ssize_t)sizeof b)
-        abort(); /* cannot happen for 16 bytes once the kernel's pool is ready */
+    if (!pool->left) {
+        if (getrandom(pool->bytes, sizeof pool->bytes, 0) != (ssize_t)sizeof pool->bytes)
+            abort(); /* cannot happen for 256 bytes once the kernel's pool is ready */
+        pool->left = sizeof pool->bytes;
+    }
+    memcpy(b, pool->bytes + (pool->left -= sizeof b), sizeof b);
     b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
     b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
     for (size_t i = 0; i < sizeof b; i++) {
@@ -38,16 +44,38 @@ double answer_wall(void)
 
 /* ---- the envelope ---- */
 
+/* Writes v with at least `least` digits; gives the end. */
+static char *digits(char *out, unsigned long long v, int least)
+{
+    char text[20];
+    int n = 0;
+    do
+        text[n++] = (char)('0' + v % 10);
+    while ((v /= 10) || n < least);
+    while (n)
+        *out++ = text[--n];
+    return out;
+}
+
 char *answer_success(const char *command, const char *id, const char *data, size_t n, size_t *out_n)
 {
-    size_t cap = n + strlen(command) + 192;
-    char *out = malloc(cap);
+    struct timespec ts;
+    char *out = malloc(n + strlen(command) + ENVELOPE_MAX), *at = out;
     if (!out)
         return NULL;
-    int head = snprintf(out, cap, "{\"status\":\"success\",\"command\":\"%s\",\"command_id\":\"%s\",\"data\":", command, id);
-    memcpy(out + head, data, n);
-    int tail = snprintf(out + (size_t)head + n, cap - (size_t)head - n, ",\"warnings\":[],\"timestamp\":%.3f}\n", answer_wall());
-    *out_n = (size_t)head + n + (size_t)tail;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    at = stpcpy(at, "{\"status\":\"success\",\"command\":\"");
+    at = stpcpy(at, command);
+    at = stpcpy(at, "\",\"command_id\":\"");
+    at = stpcpy(at, id);
+    at = stpcpy(at, "\",\"data\":");
+    at = mempcpy(at, data, n);
+    at = stpcpy(at, ",\"warnings\":[],\"timestamp\":");
+    at = digits(at, (unsigned long long)ts.tv_sec, 1);
+    *at++ = '.';
+    at = digits(at, (unsigned long long)ts.tv_nsec / 1000000, 3);
+    at = stpcpy(at, "}\n");
+    *out_n = (size_t)(at - out);
     return out;
 }
 

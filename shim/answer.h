@@ -12,8 +12,10 @@ struct lane_outcome;
 
 #define ANSWER_ID 37 /* bytes of a UUID with its 0 */
 
+/* Random bytes fetched ahead; all zero is an empty one. */
+struct answer_pool { unsigned char bytes[256]; size_t left; };
 /* Writes a random UUID (version 4). */
-void answer_id(char out[ANSWER_ID]);
+void answer_id(struct answer_pool *pool, char out[ANSWER_ID]);
 /* Seconds since the epoch. */
 double answer_wall(void);
 
@@ -39,6 +41,11 @@ json_t *answer_sensors(const struct kp_machine *m, const char *type, const struc
 json_t *answer_position(const struct kp_machine *m, const struct answer_time *t);
 json_t *answer_status(const struct kp_machine *m, const struct answer_time *t);
 json_t *answer_printer_state(const struct kp_machine *m, const struct answer_time *t);
+/* Now, by both clocks: events carry the monotonic one. */
+struct answer_clock { double wall; int64_t now_ms; };
+struct answer_filter { size_t limit; enum kp_level level; uint64_t since; }; /* events of at least this level, with a larger id */
+json_t *answer_safety_status(const struct kp_machine *m, const struct answer_clock *c);
+json_t *answer_safety_events(const struct kp_machine *m, const struct answer_clock *c, const struct answer_filter *want);
 json_t *answer_version(void);
 /* second_way: Klipper's own socket is there for an emergency stop. */
 json_t *answer_health(const struct kp_machine *m, bool second_way);

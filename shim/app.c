@@ -9,6 +9,7 @@
 #include "lane.h"
 #include "log.h"
 #include "loop.h"
+#include "metrics.h"
 #include "monitor.h"
 #include "moonraker.h"
 #include "state.h"
@@ -38,6 +39,7 @@ struct kept { char *text; size_t n; uint64_t generation; bool fresh; size_t queu
 struct app {
     struct loop *loop;
     const struct kp_config *config;
+    struct metrics *metrics;
     struct kp_machine *machine;
     struct state *state;
     struct lane *lane;
@@ -67,8 +69,9 @@ static void tell_faults(struct app *a, app_done *done, void *user, const struct 
 /* Takes details. */
 static void tell_error(struct app *a, app_done *done, void *user, enum kp_err code, const char *message, json_t *details)
 {
-    struct kp_faults f = { .count = 0 };
+    struct kp_faults f;
     struct kp_error e;
+    kp_faults_init(&f);
     kp_error_set(&e, code, NULL, "%s", message);
     kp_faults_add(&f, &e);
     tell_faults(a, done, user, &f, details);
@@ -164,9 +167,18 @@ static enum kp_err unreadable(const struct app *a)
     return kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY ? KP_OK : KP_KLIPPY_DISCONNECTED;
 }
 
+static struct answer_filter event_filter(const struct kp_call *call)
+{
+    const struct kp_slot *level = kp_call_slot(call, "level");
+    return (struct answer_filter){ .limit = (size_t)kp_call_slot(call, "limit")->num, .level = level->set ? (enum kp_level)level->index : KP_NORMAL,
+                                   .since = (uint64_t)kp_call_slot(call, "since")->num };
+}
+
 static json_t *read_data(struct app *a, const struct kp_call *call)
 {
     struct answer_time t = read_time(a);
+    struct answer_clock clock = { answer_wall(), loop_now_ms() };
+    struct answer_filter filter;
     const struct kp_slot *s = call->slot;
     switch (call->command->id) {
     case KP_GPIO_READ: return answer_pin(kp_machine_pin(a->machine, (size_t)s->index), s->inverted, &t);
@@ -174,9 +186,11 @@ static json_t *read_data(struct app *a, const struct kp_call *call)
     case KP_SENSOR_READ: return answer_sensor(kp_machine_sensor(a->machine, (size_t)s->index), &t);
     case KP_SENSOR_READ_ALL: return answer_sensors(a->machine, NULL, &t);
     case KP_SENSOR_READ_BY_TYPE: return answer_sensors(a->machine, s->text, &t);
-    case KP_GET_PRINTER_STATE: return answer_printer_state(a->machine, &t);
     case KP_GET_POSITION: return answer_position(a->machine, &t);
     case KP_GET_STATUS: return answer_status(a->machine, &t);
+    case KP_GET_PRINTER_STATE: return answer_printer_state(a->machine, &t);
+    case KP_SAFETY_STATUS: return answer_safety_status(a->machine, &clock);
+    case KP_SAFETY_EVENTS: filter = event_filter(call); return answer_safety_events(a->machine, &clock, &filter);
     default: return answer_version();
     }
 }
@@ -211,6 +225,8 @@ static void reply_read(struct app *a, const struct kp_call *call, app_done *done
 {
     struct kept *k = kept_for(a, call);
     bool fresh = state_fresh(a->state);
+    if (call->command->strategy != KP_LOCAL)
+        metrics_read(a->metrics, fresh ? METRICS_FRESH : METRICS_STALE);
     if (!k) {
         tell_data(a, done, user, read_data(a, call));
         return;
@@ -287,7 +303,7 @@ static struct app_request *read_begin(struct app *a, const struct kp_call *call,
     }
     struct app_request *r = request_new(a, call, done, user, live ? FOR_KLIPPER : FOR_PIN, live ? 2 * READ_MS : READ_MS);
     if (r && live)
-        state_refresh(a->state, live_object(a, call), READ_MS, on_refreshed, r);
+        metrics_read(a->metrics, METRICS_ASKED), state_refresh(a->state, live_object(a, call), READ_MS, on_refreshed, r);
     return r;
 }
 
@@ -312,7 +328,8 @@ static void on_lane(void *user, const struct lane_outcome *o)
 
 static struct app_request *lane_begin(struct app *a, const struct kp_call *call, app_done *done, void *user)
 {
-    struct kp_faults f = { .count = 0 };
+    struct kp_faults f;
+    kp_faults_init(&f);
     if (kp_safety_gate(a->machine, call, &f) != KP_OK && kp_faults_code(&f) != KP_HOMING_REQUIRED) {
         tell_faults(a, done, user, &f, NULL);
         return NULL;
@@ -511,6 +528,8 @@ struct app_request *app_execute(struct app *a, const struct kp_call *call, app_d
     case KP_GET_POSITION:
     case KP_GET_PRINTER_STATE:
     case KP_GET_STATUS:
+    case KP_SAFETY_STATUS:
+    case KP_SAFETY_EVENTS:
     case KP_GET_VERSION: return read_begin(a, call, done, user);
     default: break;
     }
@@ -545,15 +564,24 @@ const char *app_health(struct app *a, size_t *n, bool *ready)
     return k->text;
 }
 
-struct app *app_new(struct loop *l, const struct kp_config *c)
+void app_metrics(const struct app *a, struct metrics_now *now)
+{
+    now->moonraker_connected = kp_machine_moonraker_connected(a->machine);
+    now->klipper_ready = kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY;
+    now->latched = kp_safety_latched(a->machine);
+    now->level = kp_safety_level(a->machine);
+    now->lane = lane_size(a->lane);
+}
+
+struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *metrics)
 {
     static const struct state_events ev = { on_changed, on_pushed, on_console };
     struct mr_config mr = { .socket = kp_config_str(c, "api", "moonraker_socket"), .host = kp_config_str(c, "api", "moonraker_host"),
-                            .port = (int)kp_config_num(c, "api", "moonraker_port"), .api_key = kp_config_str(c, "api", "moonraker_api_key") };
+                            .port = (int)kp_config_num(c, "api", "moonraker_port"), .api_key = kp_config_str(c, "api", "moonraker_api_key"), .metrics = metrics };
     struct app *a = calloc(1, sizeof *a);
     if (!a)
         return NULL;
-    a->loop = l, a->config = c;
+    a->loop = l, a->config = c, a->metrics = metrics;
     if ((a->machine = kp_machine_new(c)) && (a->state = state_new(l, a->machine, &mr, &ev, a)) && (a->lane = lane_new(l, state_moonraker(a->state), a->machine)) &&
         (a->stop = stop_new(l, state_moonraker(a->state), c, on_stopped, a)) && (a->monitor = monitor_new(l, a->machine, on_reaction, a)))
         return a;

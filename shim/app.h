@@ -11,6 +11,8 @@
 struct app;
 struct app_request;
 struct loop;
+struct metrics;
+struct metrics_now;
 
 /* How a request ended. All borrowed until the callback returns. */
 struct app_answer {
@@ -21,8 +23,8 @@ struct app_answer {
 };
 typedef void app_done(void *user, const struct app_answer *answer);
 
-/* Gives an app that connects to Moonraker. Borrows the loop and the configuration. NULL when out of memory. */
-struct app *app_new(struct loop *l, const struct kp_config *c);
+/* Gives an app that connects to Moonraker. Borrows all three. NULL when out of memory. */
+struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *metrics);
 /* Requests that wait get no answer any more. */
 void app_free(struct app *a);
 
@@ -35,5 +37,8 @@ void app_leave(struct app_request *r);
 
 /* The text of GET /health, borrowed until the next call; *ready: Klipper can be used. */
 const char *app_health(struct app *a, size_t *n, bool *ready);
+
+/* Fills in what app and the rooms below it know. */
+void app_metrics(const struct app *a, struct metrics_now *now);
 
 #endif

@@ -9,10 +9,12 @@
 
 #include <kp.h>
 
+#include "api_docs.h"
 #include "app.h"
 #include "gate.h"
 #include "log.h"
 #include "loop.h"
+#include "metrics.h"
 #include "rest.h"
 
 #define CONFIG_MAX (1u << 20) /* bytes of klipperplace.cfg */
@@ -23,10 +25,11 @@ struct options { const char *config; bool check, given; };
 static int usage(int status)
 {
     fprintf(status ? stderr : stdout,
-            "usage: klipperplaced [--config FILE] [--check] [--sample-config] [--version] [--help]\n"
-            "  --config FILE  klipperplace.cfg (default " CONFIG_DEFAULT "; without that file: every option at its default)\n"
-            "  --check        read the configuration, say what is wrong with it, and end\n"
-            "  --sample-config  print a klipperplace.cfg with every option at its default, and what it means\n");
+            "usage: klipperplaced [--config FILE] [--check] [--sample-config] [--api-docs] [--version] [--help]\n"
+            "  --config FILE    klipperplace.cfg (default " CONFIG_DEFAULT "; without that file: every option at its default)\n"
+            "  --check          read the configuration, say what is wrong with it, and end\n"
+            "  --sample-config  print a klipperplace.cfg with every option at its default, and what it means\n"
+            "  --api-docs       print docs/api.md\n");
     return status;
 }
 
@@ -103,10 +106,12 @@ static int serve(const struct kp_config *c)
     struct gate *gate = NULL;
     struct app *app = NULL;
     struct rest *rest = NULL;
-    struct loop *l = loop_new();
-    if (l && (app = app_new(l, c)) && (rest = rest_new(l, app)))
+    struct metrics *metrics = metrics_new();
+    struct loop *l = metrics ? loop_new() : NULL;
+    if (l && (app = app_new(l, c, metrics)) && (rest = rest_new(l, app, c, metrics)))
         gate = gate_open(l, kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"), rest_adopt, NULL, rest, err, sizeof err);
     if (gate) {
+        loop_on_turn(l, metrics_turn, metrics);
         log_line(LOG_INFO, "main", "serving version=%s host=%s port=%d", kp_version(), kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"));
         loop_run(l);
         log_line(LOG_INFO, "main", "stopping");
@@ -118,12 +123,23 @@ static int serve(const struct kp_config *c)
     rest_free(rest);
     app_free(app);
     loop_free(l);
+    metrics_free(metrics);
     return served ? 0 : 1;
 }
 
 static void write_out(void *to, const char *text, size_t n)
 {
     fwrite(text, 1, n, to);
+}
+
+/* No key that the configuration holds can get into the log, whatever is logged. */
+static void hide_secrets(const struct kp_config *c)
+{
+    size_t count;
+    const struct kp_option *rows = kp_options(&count);
+    for (size_t i = 0; i < count; i++)
+        if (rows[i].secret)
+            log_secret(kp_config_str(c, rows[i].section, rows[i].name));
 }
 
 static int parse_arguments(int argc, char **argv, struct options *o)
@@ -137,6 +153,8 @@ static int parse_arguments(int argc, char **argv, struct options *o)
             return kp_config_sample(write_out, stdout), 0;
         else if (!strcmp(argv[i], "--version"))
             return printf("klipperplaced %s\n", kp_version()), 0;
+        else if (!strcmp(argv[i], "--api-docs"))
+            return api_docs(stdout) ? 0 : 1;
         else
             return usage(strcmp(argv[i], "--help") ? 2 : 0);
     }
@@ -163,6 +181,7 @@ int main(int argc, char **argv)
     }
     log_level_parse(kp_config_str(c, "api", "log_level"), &level);
     log_setup(level, !strcmp(kp_config_str(c, "api", "log_format"), "json"));
+    hide_secrets(c);
     signal(SIGPIPE, SIG_IGN);
     status = serve(c);
 out:

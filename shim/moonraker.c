@@ -4,6 +4,7 @@
 #include "moonraker.h"
 #include "log.h"
 #include "loop.h"
+#include "metrics.h"
 #include "mr_link.h"
 
 #include <errno.h>
@@ -277,6 +278,7 @@ static uint64_t submit(struct mr *m, bool urgent, const char *method, json_t *pa
 
     json_decref(params);
     if (!c) return 0;
+    metrics_upstream(m->cfg.metrics, method);
     m->last_id++;
     c->urgent = urgent;
     c->done = done;
@@ -330,7 +332,7 @@ struct mr *mr_new(struct loop *l, const struct mr_config *cfg, const struct mr_e
 {
     struct mr *m = key_is_sound(cfg->api_key) ? calloc(1, sizeof *m) : NULL;
     if (!m) return NULL;
-    *m = (struct mr){ .loop = l, .ev = *ev, .user = user, .retry_ms = MR_RETRY_MIN_MS, .cfg = { .port = cfg->port } };
+    *m = (struct mr){ .loop = l, .ev = *ev, .user = user, .retry_ms = MR_RETRY_MIN_MS, .cfg = { .port = cfg->port, .metrics = cfg->metrics } };
     m->kind = cfg->socket && *cfg->socket ? &mr_unix : &mr_ws;
     m->cfg.name = cfg->name ? cfg->name : "moonraker";
     m->cfg.socket = strdup(cfg->socket ? cfg->socket : "");

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 struct loop;
+struct metrics;
 struct mr;
 
 struct mr_config {
@@ -17,6 +18,7 @@ struct mr_config {
     int port;
     const char *name;     /* in the log, a constant; NULL: "moonraker" */
     const char *api_key;  /* header X-Api-Key; NULL or "": none */
+    struct metrics *metrics; /* borrowed for the life of the client */
 };
 
 enum mr_outcome {

@@ -1,77 +1,290 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* REST for app: path and method to a registry row, query and body to arguments, answers to the envelope of API v1. Decides nothing about the machine. */
+/* REST for app: path and method to a registry row, query and body to arguments, answers to the envelope of API v1. Decides nothing about the machine.
+ * Invariant: each request gets one answer, is counted once and logged once. */
 #include "rest.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 #include "answer.h"
 #include "app.h"
+#include "cors.h"
 #include "http.h"
+#include "idem.h"
 #include "json.h"
+#include "log.h"
+#include "loop.h"
+#include "metrics.h"
+#include "openapi.h"
 
 #define BODY_MAX (1u << 20) /* bytes of a request's body; a longer one is PAYLOAD_TOO_LARGE */
 #define CONNECTIONS_MAX 512u
 #define IDLE_TIMEOUT_S 120u
 #define BASE "/api/v1/"
+#define REQUEST_ID_MAX 129 /* bytes with the 0 */
+#define HEADERS_MAX 12     /* of an answer, with the end */
 
-struct rest { struct app *app; struct http *http; };
+struct rest {
+    struct app *app;
+    struct http *http;
+    struct cors *cors;
+    struct idem *idem;
+    struct metrics *metrics;
+    char *openapi;          /* the document */
+    size_t openapi_n;
+    struct answer_pool ids;
+    struct call *detached;  /* without a client, kept by their idempotency key */
+    struct call *followers; /* wait for another call's answer under the same key */
+};
 
-/* One request on its way through app. */
-struct call { struct http_request *http; const struct kp_command *command; struct app_request *waits; };
+/* One request on its way. */
+struct call {
+    struct rest *rest;
+    struct http_request *http;           /* NULL: the client left */
+    const struct kp_command *command;    /* NULL: no such path or method */
+    struct app_request *waits;           /* NULL: nothing of app's */
+    struct idem_entry *idem;             /* NULL: no key, or another call's */
+    struct idem_entry *follows;          /* another call runs under the same key */
+    struct call *next, **at;             /* in detached or followers; at NULL: in none */
+    bool inside, ended;                  /* inside app_execute; its answer has come */
+    enum cors_origin from;
+    int64_t began_us;
+    char id[ANSWER_ID];                  /* command_id */
+    char request_id[REQUEST_ID_MAX];
+};
+
+static int64_t now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
 
 /* ---- answers ---- */
 
-static void send_json(struct http_request *h, const char *id, int status, char *body, size_t n, const char *allow)
-{
-    const char *given = http_header(h, "X-Request-Id");
-    char echo[129] = "";
-    for (size_t i = 0; given && given[i] && i < sizeof echo - 1; i++)
-        echo[i] = given[i] < 0x21 || given[i] > 0x7e ? '_' : given[i];
-    struct http_header headers[] = { { "X-Request-Id", echo[0] ? echo : id }, { allow ? "Allow" : NULL, allow }, { NULL, NULL } };
-    http_reply(h, body ? status : 500, "application/json", body, n, headers);
-}
-
-static void send_faults(struct http_request *h, const char *command, const struct kp_faults *f, json_t *details, const char *allow)
-{
-    char id[ANSWER_ID];
+struct reply {
+    int status;
+    const char *type;        /* NULL: JSON */
+    char *body;              /* from malloc, taken; NULL: out of memory, or empty where `empty` says so */
     size_t n;
-    answer_id(id);
-    char *body = answer_error(command, id, f, details, &n);
-    send_json(h, id, kp_err_status(kp_faults_code(f)), body, n, allow);
+    enum kp_err code;
+    const char *allow;       /* NULL: none */
+    const char *preflight;   /* methods that the path knows; NULL: no preflight */
+    bool empty, replayed;
+};
+
+static const char *name_of(const struct call *c)
+{
+    return c->command ? c->command->name : "unknown";
 }
 
-static void send_error(struct http_request *h, const char *command, enum kp_err code, const char *message, const char *allow)
+static void set(struct http_header **h, const char *name, const char *value)
 {
-    struct kp_faults f = { .count = 0 };
-    struct kp_error e;
-    kp_error_set(&e, code, NULL, "%s", message);
-    kp_faults_add(&f, &e);
-    send_faults(h, command, &f, NULL, allow);
+    *(*h)++ = (struct http_header){ name, value };
 }
 
-static void send_answer(struct http_request *h, const char *command, const struct app_answer *a)
+static void set_cors(const struct call *c, const struct reply *r, struct http_header **h)
 {
-    char id[ANSWER_ID];
-    size_t n = 0;
-    if (a->faults->count) {
-        send_faults(h, command, a->faults, json_incref(a->details), NULL);
+    if (cors_varies(c->rest->cors))
+        set(h, "Vary", "Origin");
+    if (c->from == CORS_LISTED) {
+        set(h, "Access-Control-Allow-Origin", http_header(c->http, "Origin"));
+        set(h, "Access-Control-Expose-Headers", CORS_EXPOSED);
+    }
+    if (c->from == CORS_LISTED && r->preflight) {
+        set(h, "Access-Control-Allow-Methods", r->preflight);
+        set(h, "Access-Control-Allow-Headers", CORS_HEADERS);
+        set(h, "Access-Control-Max-Age", CORS_MAX_AGE);
+    }
+}
+
+static void note(const struct call *c, enum kp_err code, int status)
+{
+    int64_t us = now_us() - c->began_us;
+    enum log_level level = status >= 500 ? LOG_WARNING : status >= 400 && c->command && c->command->method != KP_GET ? LOG_INFO : LOG_DEBUG;
+    metrics_request(c->rest->metrics, c->command, code, us);
+    if (log_wants(level))
+        log_request(level, "rest", c->request_id, "command=%s command_id=%s code=%s status=%d us=%lld", name_of(c), c->id, kp_err_name(code), status, (long long)us);
+}
+
+static void settle(struct call *c, const struct reply *r);
+
+/* Sends the answer to the client, when there is one. Takes r->body. */
+static void send_reply(struct call *c, const struct reply *r)
+{
+    struct http_header headers[HEADERS_MAX], *h = headers;
+    int status = r->body || r->empty ? r->status : 500;
+    if (c->idem)
+        settle(c, r);
+    note(c, r->body || r->empty ? r->code : KP_INTERNAL_ERROR, status);
+    if (!c->http) {
+        free(r->body);
         return;
     }
-    answer_id(id);
-    char *body = answer_success(command, id, a->data, a->n, &n);
-    send_json(h, id, 200, body, n, NULL);
+    set(&h, "X-Request-Id", c->request_id);
+    if (r->allow)
+        set(&h, "Allow", r->allow);
+    if (status == 429)
+        set(&h, "Retry-After", "1");
+    if (r->replayed)
+        set(&h, "Idempotency-Replayed", "true");
+    set_cors(c, r, &h);
+    set(&h, NULL, NULL);
+    http_reply(c->http, status, r->empty ? NULL : r->type ? r->type : "application/json", r->body, r->n, headers);
+    c->http = NULL;
 }
 
-static void on_done(void *user, const struct app_answer *answer)
+static void send_faults(struct call *c, const struct kp_faults *f, const char *allow)
+{
+    struct reply r = { .status = kp_err_status(kp_faults_code(f)), .code = kp_faults_code(f), .allow = allow };
+    r.body = answer_error(name_of(c), c->id, f, NULL, &r.n);
+    send_reply(c, &r);
+}
+
+static void send_error(struct call *c, enum kp_err code, const char *field, const char *message, const char *allow)
+{
+    struct kp_faults f;
+    struct kp_error e;
+    kp_faults_init(&f);
+    kp_error_set(&e, code, field, "%s", message);
+    kp_faults_add(&f, &e);
+    send_faults(c, &f, allow);
+}
+
+static void call_free(struct call *c)
+{
+    if (c->at) {
+        *c->at = c->next;
+        if (c->next)
+            c->next->at = c->at;
+    }
+    free(c);
+}
+
+static void link_into(struct call **list, struct call *c)
+{
+    c->next = *list, c->at = list;
+    if (c->next)
+        c->next->at = &c->next;
+    *list = c;
+}
+
+/* ---- idempotency ---- */
+
+static void replay(struct call *c, const struct idem_entry *e)
+{
+    struct reply r = { .replayed = true };
+    size_t n;
+    const char *text = idem_body(e, &n, &r.code);
+    if (!text) {
+        send_error(c, KP_OUTCOME_UNKNOWN, NULL, "this request was carried out, but its answer could not be kept", NULL);
+        return;
+    }
+    if ((r.body = malloc(n)))
+        memcpy(r.body, text, n), r.n = n;
+    r.status = kp_err_status(r.code);
+    send_reply(c, &r);
+}
+
+/* Keeps the answer under the call's key, and gives it to all who asked the same meanwhile. A refusal that came at once is not kept: nothing was done. */
+static void settle(struct call *c, const struct reply *r)
+{
+    struct idem_entry *e = c->idem;
+    struct call *next;
+    c->idem = NULL;
+    if (!c->waits && r->code != KP_OK) { /* nobody follows it: it was answered where it came in */
+        idem_forget(c->rest->idem, e);
+        return;
+    }
+    idem_answer(c->rest->idem, e, r->code, r->body, r->n, loop_now_ms());
+    for (struct call *f = c->rest->followers; f; f = next) {
+        next = f->next;
+        if (f->follows != e)
+            continue;
+        replay(f, e);
+        call_free(f);
+    }
+}
+
+static bool add_query(void *user, const char *name, const char *value)
+{
+    idem_print_add(user, name, strlen(name) + 1);
+    if (value)
+        idem_print_add(user, value, strlen(value) + 1);
+    return true;
+}
+
+static void print_request(struct call *c, struct idem_print *p)
+{
+    size_t n;
+    const char *body = http_body(c->http, &n);
+    idem_print_init(p);
+    idem_print_add(p, http_method(c->http), strlen(http_method(c->http)) + 1);
+    idem_print_add(p, http_path(c->http), strlen(http_path(c->http)) + 1);
+    http_query(c->http, add_query, p);
+    idem_print_add(p, body, n);
+}
+
+/* True: the call goes on. False: it was answered, or it follows the one that came before it. */
+static bool first_under_key(struct call *c)
+{
+    const char *key = c->command->method == KP_GET || c->command->flags & KP_URGENT ? NULL : http_header(c->http, "Idempotency-Key");
+    struct idem_print p;
+    struct idem_entry *e = NULL;
+    if (!key)
+        return true; /* an emergency stop may be repeated as often as anybody likes */
+    if (!idem_key_ok(key)) {
+        send_error(c, KP_INVALID_REQUEST, "Idempotency-Key", "an Idempotency-Key has 1 to 255 visible ASCII characters", NULL);
+        return false;
+    }
+    print_request(c, &p);
+    switch (idem_begin(c->rest->idem, key, &p, loop_now_ms(), &e)) {
+    case IDEM_NEW: c->idem = e; return true;
+    case IDEM_RUNNING:
+        c->follows = e;
+        link_into(&c->rest->followers, c);
+        return false;
+    case IDEM_ANSWERED: replay(c, e); return false;
+    case IDEM_OTHER: send_error(c, KP_INVALID_REQUEST, "Idempotency-Key", "this Idempotency-Key was used for another request", NULL); return false;
+    case IDEM_FULL: send_error(c, KP_QUEUE_FULL, "Idempotency-Key", "no further Idempotency-Key can be remembered now", NULL); return false;
+    }
+    return false;
+}
+
+/* ---- answers of app ---- */
+
+static void on_done(void *user, const struct app_answer *a)
 {
     struct call *c = user;
-    send_answer(c->http, c->command->name, answer);
+    struct reply r = { .code = kp_faults_code(a->faults) };
+    r.status = kp_err_status(r.code);
+    if (r.code)
+        r.body = answer_error(name_of(c), c->id, a->faults, json_incref(a->details), &r.n);
+    else
+        r.body = answer_success(name_of(c), c->id, a->data, a->n, &r.n);
+    send_reply(c, &r);
+    c->ended = true;
+    if (!c->inside)
+        call_free(c); /* else call_run still holds it */
+}
+
+static void on_gone(void *user, struct http_request *h)
+{
+    struct call *c = *http_slot(h);
+    struct rest *s = user;
+    if (!c)
+        return;
     c->http = NULL;
+    if (c->idem) { /* the client will ask again, under its key */
+        link_into(&s->detached, c);
+        return;
+    }
     if (c->waits)
-        free(c); /* else call_run still holds it */
+        app_leave(c->waits);
+    call_free(c);
 }
 
 /* ---- requests ---- */
@@ -112,46 +325,30 @@ static json_t *body_args(struct http_request *h, struct args *g, const char **wr
     return j;
 }
 
-/* Runs a checked call; it is kept until its answer when that does not come at once. */
-static void call_run(struct rest *s, struct http_request *h, const struct kp_call *checked)
+/* Runs a checked call; it is kept until its answer when that does not come at once. True: it waits. */
+static bool call_run(struct call *c, const struct kp_call *checked)
 {
-    struct call *c = calloc(1, sizeof *c);
-    if (!c) {
-        send_error(h, checked->command->name, KP_INTERNAL_ERROR, "out of memory", NULL);
-        return;
-    }
-    c->http = h, c->command = checked->command;
-    *http_slot(h) = c;
-    struct app_request *waits = app_execute(s->app, checked, on_done, c);
-    if (waits)
-        c->waits = waits;
-    else
-        free(c);
-}
-
-static void on_gone(void *user, struct http_request *h)
-{
-    struct call *c = *http_slot(h);
-    (void)user;
-    if (!c)
-        return;
-    app_leave(c->waits);
-    free(c);
+    c->inside = true;
+    c->waits = app_execute(c->rest->app, checked, on_done, c);
+    c->inside = false;
+    return !c->ended;
 }
 
 /* A page of another origin must not move the machine; a form cannot send JSON. */
-static const char *refused_post(struct http_request *h, enum kp_err *code)
+static bool may_write(struct call *c)
 {
-    const char *type = http_header(h, "Content-Type"), *origin = http_header(h, "Origin"), *host = http_header(h, "Host");
+    const char *type = http_header(c->http, "Content-Type");
     size_t n;
-    http_body(h, &n);
-    *code = KP_PERMISSION_DENIED;
-    if (origin && (!host || strncmp(origin, "http", 4) || !strstr(origin, "://") || strcmp(strstr(origin, "://") + 3, host)))
-        return "requests from pages of another origin are refused";
-    *code = KP_UNSUPPORTED_MEDIA_TYPE;
-    if ((n || type) && (!type || strncasecmp(type, "application/json", 16) || (type[16] && type[16] != ';' && type[16] != ' ')))
-        return "the body must be application/json";
-    return NULL;
+    http_body(c->http, &n);
+    if (http_body_too_large(c->http))
+        send_error(c, KP_PAYLOAD_TOO_LARGE, NULL, "the body may have at most 1048576 bytes", NULL);
+    else if (c->from == CORS_FOREIGN)
+        send_error(c, KP_PERMISSION_DENIED, NULL, "requests from pages of another origin are refused", NULL);
+    else if ((n || type) && (!type || strncasecmp(type, "application/json", 16) || (type[16] && type[16] != ';' && type[16] != ' ')))
+        send_error(c, KP_UNSUPPORTED_MEDIA_TYPE, NULL, "the body must be application/json", NULL);
+    else
+        return true;
+    return false;
 }
 
 static enum kp_method method_of(const char *name)
@@ -163,101 +360,184 @@ static enum kp_method method_of(const char *name)
     return (enum kp_method)0;
 }
 
-static void wrong_method(struct http_request *h, unsigned allowed)
+static void print_methods(char out[CORS_METHODS_MAX], unsigned allowed)
 {
-    char allow[32] = "";
-    snprintf(allow, sizeof allow, "%s%s%s%s", allowed & KP_GET ? ", GET" : "", allowed & KP_POST ? ", POST" : "", allowed & KP_DELETE ? ", DELETE" : "",
+    snprintf(out, CORS_METHODS_MAX, "%s%s%s%s", allowed & KP_GET ? ", GET" : "", allowed & KP_POST ? ", POST" : "", allowed & KP_DELETE ? ", DELETE" : "",
              allowed & KP_PUT ? ", PUT" : "");
-    send_error(h, "unknown", KP_METHOD_NOT_ALLOWED, "this path does not know that method", allow + 2);
+    memmove(out, out + 2, strlen(out + 2) + 1);
 }
 
-static void call_command(struct rest *s, struct http_request *h, const struct kp_command *c)
+/* Reads and checks the arguments, then runs the command. True: it waits. */
+static bool run_command(struct call *c, const char *path)
 {
     struct args g;
     struct kp_call call;
-    struct kp_faults f = { .count = 0 };
+    struct kp_faults f;
+    struct kp_arg part;
     const char *wrong = NULL;
-    enum kp_err code;
     json_t *body = NULL;
+    bool waits = false;
     g.n = 0, g.many = false;
-    if (c->method != KP_GET) {
-        if (http_body_too_large(h)) {
-            send_error(h, c->name, KP_PAYLOAD_TOO_LARGE, "the body may have at most 1048576 bytes", NULL);
-            return;
-        }
-        if ((wrong = refused_post(h, &code))) {
-            send_error(h, c->name, code, wrong, NULL);
-            return;
-        }
-        body = body_args(h, &g, &wrong);
+    kp_faults_init(&f);
+    if (c->command->method != KP_GET)
+        body = body_args(c->http, &g, &wrong);
+    http_query(c->http, on_query, &g);
+    if (kp_command_path_arg(c->command, kp_str_of(path), &part)) {
+        if (g.n == KP_ARGS_MAX)
+            g.many = true;
+        else
+            g.arg[g.n++] = part;
     }
-    http_query(h, on_query, &g);
     if (!wrong && g.many)
         wrong = "too many parameters";
-    if (wrong)
-        send_error(h, c->name, KP_INVALID_REQUEST, wrong, NULL);
-    else if (app_check(s->app, c, g.arg, g.n, &call, &f) != KP_OK) {
-        send_faults(h, c->name, &f, NULL, NULL);
-    } else {
-        call_run(s, h, &call);
+    if (wrong) {
+        struct kp_error e;
+        kp_error_set(&e, KP_INVALID_REQUEST, NULL, "%s", wrong);
+        kp_faults_add(&f, &e);
     }
+    if (!wrong && app_check(c->rest->app, c->command, g.arg, g.n, &call, &f) == KP_OK)
+        waits = call_run(c, &call);
+    else
+        send_faults(c, &f, NULL);
     json_decref(body);
+    return waits;
 }
 
-/* GET /health: the process serves. GET /ready: Klipper can be used. */
-static void plain(struct rest *s, struct http_request *h, bool wants_ready)
+/* ---- answers without an envelope ---- */
+
+static char *copy(const char *text, size_t n)
 {
-    size_t n;
+    char *out = text ? malloc(n) : NULL;
+    return out ? memcpy(out, text, n) : NULL;
+}
+
+static void send_metrics(struct call *c)
+{
+    struct reply r = { .status = 200, .type = "text/plain; version=0.0.4; charset=utf-8" };
+    struct metrics_now now = { 0 };
+    app_metrics(c->rest->app, &now);
+    now.http_connections = http_connections(c->rest->http);
+    now.idempotency_keys = idem_count(c->rest->idem);
+    r.body = metrics_text(c->rest->metrics, &now, &r.n);
+    send_reply(c, &r);
+}
+
+static void send_openapi(struct call *c)
+{
+    struct rest *s = c->rest;
+    struct reply r = { .status = 200 };
+    r.body = copy(s->openapi, s->openapi_n), r.n = s->openapi_n;
+    send_reply(c, &r);
+}
+
+static void send_health(struct call *c)
+{
+    struct reply r = { .status = 200 };
     bool ready;
-    const char *text = app_health(s->app, &n, &ready);
-    char *body = text ? malloc(n) : NULL;
-    if (strcmp(http_method(h), "GET")) {
-        free(body);
-        wrong_method(h, KP_GET);
-        return;
+    const char *text = app_health(c->rest->app, &r.n, &ready);
+    r.body = copy(text, r.n);
+    if (c->command->id == KP_READY && !ready)
+        r.status = 503, r.code = KP_KLIPPY_DISCONNECTED;
+    send_reply(c, &r);
+}
+
+static void run_plain(struct call *c)
+{
+    switch (c->command->id) {
+    case KP_METRICS: send_metrics(c); break;
+    case KP_OPENAPI: send_openapi(c); break;
+    default: send_health(c); break;
     }
-    if (body)
-        memcpy(body, text, n);
-    http_reply(h, !body ? 500 : wants_ready && !ready ? 503 : 200, "application/json", body, body ? n : 0, NULL);
+}
+
+/* ---- from http ---- */
+
+/* The row of a path, and what of it counts as the row's path. */
+static const struct kp_command *route(struct http_request *h, const char **path, unsigned *allowed)
+{
+    const char *whole = http_path(h);
+    bool inside = !strncmp(whole, BASE, sizeof BASE - 1);
+    *path = inside ? whole + sizeof BASE - 1 : whole + (*whole == '/');
+    return (inside ? kp_command_by_route : kp_command_outside)(method_of(http_method(h)), kp_str_of(*path), allowed);
+}
+
+static struct call *call_new(struct rest *s, struct http_request *h, const struct kp_command *command)
+{
+    const char *given = http_header(h, "X-Request-Id");
+    struct call *c = malloc(sizeof *c);
+    size_t n = 0;
+    if (!c)
+        return NULL;
+    c->rest = s, c->http = h, c->command = command, c->waits = NULL, c->idem = NULL, c->follows = NULL, c->next = NULL, c->at = NULL;
+    c->inside = c->ended = false;
+    c->from = cors_judge(s->cors, http_header(h, "Origin"), http_header(h, "Host"));
+    c->began_us = now_us();
+    answer_id(&s->ids, c->id);
+    for (; given && given[n] && n < sizeof c->request_id - 1; n++)
+        c->request_id[n] = given[n] < 0x21 || given[n] > 0x7e ? '_' : given[n];
+    c->request_id[n] = 0;
+    if (!n)
+        memcpy(c->request_id, c->id, sizeof c->id);
+    return c;
+}
+
+/* A browser asks whether a page may ask. */
+static bool is_preflight(struct http_request *h)
+{
+    return !strcmp(http_method(h), "OPTIONS") && http_header(h, "Origin") && http_header(h, "Access-Control-Request-Method");
+}
+
+/* No row: a preflight, a wrong method or a wrong path. */
+static void without_row(struct call *c, unsigned allowed)
+{
+    char methods[CORS_METHODS_MAX];
+    print_methods(methods, allowed);
+    if (!allowed)
+        send_error(c, KP_NOT_FOUND, NULL, "no such path", NULL);
+    else if (!is_preflight(c->http))
+        send_error(c, KP_METHOD_NOT_ALLOWED, NULL, "this path does not know that method", methods);
+    else if (c->from == CORS_FOREIGN)
+        send_error(c, KP_PERMISSION_DENIED, NULL, "requests from pages of another origin are refused", NULL);
+    else
+        send_reply(c, &(struct reply){ .status = 204, .empty = true, .preflight = methods });
 }
 
 static void on_request(void *user, struct http_request *h)
 {
-    struct rest *s = user;
-    const char *path = http_path(h);
     unsigned allowed = 0;
-    if (!strcmp(path, "/health") || !strcmp(path, "/ready")) {
-        plain(s, h, path[1] == 'r');
+    const char *path;
+    const struct kp_command *row = route(h, &path, &allowed);
+    struct call *c = call_new(user, h, row);
+    bool waits = false;
+    if (!c) {
+        http_reply(h, 500, NULL, NULL, 0, NULL);
         return;
     }
-    if (!strncmp(path, BASE, sizeof BASE - 1)) {
-        const struct kp_command *c = kp_command_by_route(method_of(http_method(h)), kp_str_of(path + sizeof BASE - 1), &allowed);
-        if (c) {
-            call_command(s, h, c);
-            return;
-        }
-        if (allowed) {
-            wrong_method(h, allowed);
-            return;
-        }
-    }
-    send_error(h, "unknown", KP_NOT_FOUND, "no such path", NULL);
+    if (!row)
+        without_row(c, allowed);
+    else if (row->flags & KP_PLAIN)
+        run_plain(c);
+    else if ((row->method == KP_GET || may_write(c)) && first_under_key(c))
+        waits = run_command(c, path);
+    if (waits || c->follows)
+        *http_slot(h) = c;
+    else
+        call_free(c);
 }
 
 /* ---- for main ---- */
 
-struct rest *rest_new(struct loop *l, struct app *a)
+struct rest *rest_new(struct loop *l, struct app *a, const struct kp_config *c, struct metrics *m)
 {
     static const struct http_limits limits = { BODY_MAX, CONNECTIONS_MAX, IDLE_TIMEOUT_S };
     struct rest *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
-    s->app = a;
-    if (!(s->http = http_new(l, &limits, on_request, on_gone, s))) {
-        free(s);
-        return NULL;
-    }
-    return s;
+    s->app = a, s->metrics = m;
+    if ((s->cors = cors_new(c)) && (s->idem = idem_new()) && (s->openapi = openapi_text(&s->openapi_n)) && (s->http = http_new(l, &limits, on_request, on_gone, s)))
+        return s;
+    rest_free(s);
+    return NULL;
 }
 
 void rest_free(struct rest *s)
@@ -265,6 +545,13 @@ void rest_free(struct rest *s)
     if (!s)
         return;
     http_free(s->http);
+    while (s->detached) {
+        app_leave(s->detached->waits);
+        call_free(s->detached);
+    }
+    cors_free(s->cors);
+    idem_free(s->idem);
+    free(s->openapi);
     free(s);
 }
 

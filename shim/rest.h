@@ -6,11 +6,13 @@
 #include <sys/socket.h>
 
 struct app;
+struct kp_config;
 struct loop;
+struct metrics;
 struct rest;
 
-/* Gives the edge. Borrows both. NULL when out of memory. */
-struct rest *rest_new(struct loop *l, struct app *a);
+/* Gives the edge. Borrows all; of c only while it runs. NULL when out of memory. */
+struct rest *rest_new(struct loop *l, struct app *a, const struct kp_config *c, struct metrics *m);
 void rest_free(struct rest *s);
 /* Takes an accepted socket; a gate_adopt_fn with the rest as user. */
 void rest_adopt(void *user, int fd, const struct sockaddr *peer, socklen_t len);
