@@ -128,7 +128,7 @@ def test_pipelining(homed):
                 http_text("POST", "/api/v1/motion/move", show({"x": 60, "feedrate": 1200, "wait": True}), ["X-Request-Id: 1"]),
                 http_text("GET", "/api/v1/position", headers=["X-Request-Id: 2"]),
                 http_text("POST", "/api/v1/motion/move", show({"x": 1000}), ["X-Request-Id: 3"]),
-                http_text("GET", "/health"),
+                http_text("GET", "/health", headers=["X-Request-Id: 4"]),
                 http_text("GET", "/api/v1/nothing", headers=["X-Request-Id: 5"])]
     answers = raw(homed, b"".join(requests), until=6)
     assert [a[0] for a in answers] == [200, 200, 200, 400, 200, 404]
