@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The OpenAPI document and docs/api.md: well formed, current, and true under requests that a generator draws from it.
+
+Invariant: a drawn request is answered by the document, and with 5xx only where Klipper or Moonraker is the cause.
+"""
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import rig
+from contract import Contract, resolve
+from helpers import ok, get, wait_for
+
+# What schemathesis leaves out: homing and resets take seconds each and are shown by other tests, an emergency stop would have everything after it refused.
+SLOW = ("home", "emergency_stop", "reset")
+SHORT, LONG = 8, 400  # requests drawn for each operation
+SEED = 20261123
+
+
+@pytest.fixture(scope="module")
+def contract(machine):
+    return Contract(machine.get("/api/v1/openapi.json")[1])
+
+
+def refs(node):
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for v in node.values():
+            yield from refs(v)
+    elif isinstance(node, list):
+        for v in node:
+            yield from refs(v)
+
+
+def test_document_is_well_formed(contract):
+    doc = contract.doc
+    assert doc["openapi"].startswith("3.1.")
+    for ref in refs(doc):
+        resolve(doc, {"$ref": ref})
+    ids = [op["operationId"] for _, _, op in contract.operations()]
+    assert len(ids) == len(set(ids)) > 40
+    for method, path, op in contract.operations():
+        assert op["summary"] and op["x-role"] in ("public", "viewer", "operator", "admin"), path
+        assert {p for p in re.findall(r"{(\w+)}", path)} == {p["name"] for p in op["parameters"] if p.get("in") == "path"}
+        for parameter in op["parameters"]:
+            Draft202012Validator.check_schema(resolve(doc, parameter)["schema"])
+        if "requestBody" in op:
+            assert method in ("POST", "PUT")
+            Draft202012Validator.check_schema(op["requestBody"]["content"]["application/json"]["schema"])
+        for response in op["responses"].values():
+            for media in resolve(doc, response)["content"].values():
+                Draft202012Validator.check_schema(media["schema"])
+
+
+def test_paths_of_the_document_are_served(machine, contract):
+    """Each path knows the methods that the document tells, and says so of others."""
+    for path, ops in contract.doc["paths"].items():
+        status, body, headers = machine.request("PATCH", re.sub(r"{\w+}", "x", path))
+        assert status == 405 and body["error_code"] == "METHOD_NOT_ALLOWED", path
+        assert sorted(headers["allow"].split(", ")) == sorted(m.upper() for m in ops), path
+
+
+def test_docs_are_current():
+    """docs/api.md is what the binary prints."""
+    out = subprocess.run([rig.build_dir() / "shim" / "klipperplaced", "--api-docs"], capture_output=True, text=True, check=True, timeout=20).stdout
+    assert out == (rig.REPO / "docs" / "api.md").read_text(), "run: build/shim/klipperplaced --api-docs > docs/api.md"
+
+
+def test_every_operation_is_in_the_docs(contract):
+    text = (rig.REPO / "docs" / "api.md").read_text()
+    for method, path, op in contract.operations():
+        assert f"### {op['operationId']}\n`{method} {path}`\n" in text
+
+
+CONFIG = """
+[checks]
+not_a_server_error.expected-statuses = ["2xx", "4xx", 502, 503, 504]
+positive_data_acceptance.enabled = false
+unsupported_method.enabled = false
+ignored_auth.enabled = false
+"""
+
+
+def test_drawn_requests(machine, contract, tmp_path):
+    """schemathesis draws requests from the document, good and bad ones. What it may not find: a 5xx that is no upstream's, an answer, status, type or header
+    that the document does not tell, wrong data taken as good."""
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(CONFIG)
+    (tmp_path / "openapi.json").write_text(json.dumps(contract.doc))
+    count = LONG if rig.long_run() else SHORT
+    leave_out = [a for name in SLOW for a in ("--exclude-operation-id", name)]
+    run = subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run", tmp_path / "openapi.json", "--url", machine.url, "--max-examples", str(count),
+         "--seed", str(SEED), "--phases", "examples,coverage,fuzzing", "--request-timeout", "30", "--no-color", *leave_out],
+        capture_output=True, text=True, timeout=3600 if rig.long_run() else 120, cwd=tmp_path)
+    drawn = re.search(r"(\d[\d,]*) generated", run.stdout)
+    print(run.stdout[-6000:])
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    assert drawn and int(drawn.group(1).replace(",", "")) >= count * 30
+    assert wait_for("still serving", lambda: ok(get(machine, "status")))["safety"]["emergency_stop_active"] is False
