@@ -3,6 +3,7 @@
 
 Invariant: a drawn request is answered by the document, and with 5xx only where Klipper or Moonraker is the cause.
 """
+import copy
 import json
 import re
 import subprocess
@@ -77,6 +78,8 @@ def test_every_operation_is_in_the_docs(contract):
         assert f"### {op['operationId']}\n`{method} {path}`\n" in text
 
 
+# Names that this machine has, so that requests get past the look-up. No feeders: a drawn distance at a drawn feedrate is hours.
+NAMES = {"pin": ["valve1", "output_pin valve2", "light", "PD0"], "sensor": ["vacuum1", "vacuum2"], "nozzle": ["N1", "N2"]}
 CONFIG = """
 [checks]
 not_a_server_error.expected-statuses = ["2xx", "4xx", 502, 503, 504]
@@ -86,12 +89,26 @@ ignored_auth.enabled = false
 """
 
 
+def with_names(doc):
+    """The document with the names of this machine in place of their patterns, and with ramps that end soon."""
+    doc = copy.deepcopy(doc)
+    for _, _, op in Contract(doc).operations():
+        body = op.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {}).get("properties", {})
+        for name, schema in [*body.items(), *((p["name"], p["schema"]) for p in op["parameters"] if "name" in p)]:
+            if name in NAMES:
+                schema.pop("pattern", None)
+                schema["enum"] = NAMES[name]
+        if "duration" in body:
+            body["duration"]["maximum"] = 0.3
+    return doc
+
+
 def test_drawn_requests(machine, contract, tmp_path):
     """schemathesis draws requests from the document, good and bad ones. What it may not find: a 5xx that is no upstream's, an answer, status, type or header
     that the document does not tell, wrong data taken as good."""
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
-    (tmp_path / "openapi.json").write_text(json.dumps(contract.doc))
+    (tmp_path / "openapi.json").write_text(json.dumps(with_names(contract.doc)))
     count = LONG if rig.long_run() else SHORT
     leave_out = [a for name in SLOW for a in ("--exclude-operation-id", name)]
     run = subprocess.run(
