@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define TEXT_MAX_BYTES 1024 /* of one event before escaping; the rest is cut and told by "..." */
+#define ID_MAX_BYTES 160    /* of a request id; the rest is cut */
 #define LINE_MAX_BYTES 8192 /* the longest escape is six bytes for one */
 
 static const char *const level_names[] = { "debug", "info", "warning", "error", "critical" };
@@ -105,14 +106,16 @@ static void put_head(struct line *l, enum log_level level, const char *component
 static void write_line(enum log_level level, const char *component, const char *request_id, const char *fmt, va_list ap) __attribute__((format(printf, 4, 0)));
 static void write_line(enum log_level level, const char *component, const char *request_id, const char *fmt, va_list ap)
 {
-    char text[TEXT_MAX_BYTES];
+    char text[TEXT_MAX_BYTES], id[ID_MAX_BYTES];
     struct line l;
     int n = vsnprintf(text, sizeof text, fmt, ap);
 
     if (n < 0) return;
     l.n = 0;
     hide_secrets(text);
-    put_head(&l, level, component, request_id);
+    if (request_id) snprintf(id, sizeof id, "%s", request_id);
+    if (request_id) hide_secrets(id);
+    put_head(&l, level, component, request_id ? id : NULL);
     put_escaped(&l, text, setup.json);
     if ((size_t)n >= sizeof text) put(&l, "...");
     put(&l, setup.json ? "\"}\n" : "\n");
