@@ -205,7 +205,8 @@ static json_t *headers(void)
 static json_t *success(const struct kp_command *c)
 {
     const char *type = c->id == KP_METRICS ? "text/plain" : "application/json";
-    json_t *schema = c->id == KP_METRICS ? json_pack("{s:s}", "type", "string") : c->flags & KP_PLAIN ? object_schema(c->answer) : success_schema(c);
+    json_t *schema = c->id == KP_METRICS ? json_pack("{s:s}", "type", "string") : c->id == KP_OPENAPI ? json_pack("{s:s}", "type", "object")
+                     : c->flags & KP_PLAIN ? object_schema(c->answer) : success_schema(c);
     return json_pack("{s:s,s:o,s:{s:{s:o}}}", "description", c->doc, "headers", headers(), "content", type, "schema", schema);
 }
 

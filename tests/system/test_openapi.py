@@ -18,7 +18,7 @@ from helpers import ok, get, wait_for
 
 # What schemathesis leaves out: homing and resets take seconds each and are shown by other tests, an emergency stop would have everything after it refused.
 SLOW = ("home", "emergency_stop", "reset")
-SHORT, LONG = 8, 400  # requests drawn for each operation
+SHORT, LONG = 4, 300  # requests drawn for each operation
 SEED = 20261123
 
 
