@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "answer.h"
+#include "events.h"
 #include "lane.h"
 #include "log.h"
 #include "loop.h"
@@ -43,6 +44,7 @@ struct app {
     struct kp_machine *machine;
     struct state *state;
     struct lane *lane;
+    struct events *events;
     struct app_request *waiting;
     uint64_t generation;         /* of what reads are answered from */
     struct kept pins[KP_PINS_MAX], sensors[KP_SENSORS_MAX], all_pins, all_sensors, position, status, health;
@@ -312,6 +314,7 @@ static struct app_request *read_begin(struct app *a, const struct kp_call *call,
 static void on_lane(void *user, const struct lane_outcome *o)
 {
     struct app_request *r = user;
+    events_queue(r->app->events, NULL);
     if (!o->faults->count) {
         request_done(r, answer_done(r->app->machine, &r->call, o));
         return;
@@ -340,6 +343,7 @@ static struct app_request *lane_begin(struct app *a, const struct kp_call *call,
         request_fail(r, &f, NULL);
         return NULL;
     }
+    events_queue(a->events, NULL);
     return r;
 }
 
@@ -484,6 +488,7 @@ static void on_pushed(void *user)
     a->generation++;
     lane_pushed(a->lane);
     reads_that_waited(a, false);
+    events_mirror(a->events);
 }
 
 static void on_changed(void *user)
@@ -500,6 +505,7 @@ static void on_changed(void *user)
     if (klippy == KP_KLIPPY_READY && waiting_for(a, FOR_RESET))
         release(a);
     monitor_look(a->monitor);
+    events_mirror(a->events);
 }
 
 static void on_console(void *user, const char *line)
@@ -508,7 +514,32 @@ static void on_console(void *user, const char *line)
     lane_console(a->lane, line);
 }
 
+/* ---- for subscribers ---- */
+
+static struct answer_time time_now(void *user)
+{
+    return read_time(user);
+}
+
+static json_t *queue_now(void *user)
+{
+    const struct app *a = user;
+    const char *running = lane_running(a->lane);
+    return json_pack("{s:I,s:b,s:b,s:s?}", "queue_size", (json_int_t)lane_size(a->lane), "executing", running != NULL, "paused", 0, "current_command", running);
+}
+
+static void on_safety(void *user, const struct kp_safety_event *event)
+{
+    struct app *a = user;
+    events_safety(a->events, event);
+}
+
 /* ---- for the edges ---- */
+
+struct events *app_events(struct app *a)
+{
+    return a->events;
+}
 
 enum kp_err app_check(struct app *a, const struct kp_command *c, const struct kp_arg *args, size_t count, struct kp_call *out, struct kp_faults *f)
 {
@@ -582,9 +613,13 @@ struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *m
     if (!a)
         return NULL;
     a->loop = l, a->config = c, a->metrics = metrics;
-    if ((a->machine = kp_machine_new(c)) && (a->state = state_new(l, a->machine, &mr, &ev, a)) && (a->lane = lane_new(l, state_moonraker(a->state), a->machine)) &&
-        (a->stop = stop_new(l, state_moonraker(a->state), c, on_stopped, a)) && (a->monitor = monitor_new(l, a->machine, on_reaction, a)))
+    struct events_source source = { time_now, queue_now, a };
+    if ((a->machine = kp_machine_new(c)) && (a->events = events_new(l, a->machine, &source)) && (a->state = state_new(l, a->machine, &mr, &ev, a)) &&
+        (a->lane = lane_new(l, state_moonraker(a->state), a->machine)) && (a->stop = stop_new(l, state_moonraker(a->state), c, on_stopped, a)) &&
+        (a->monitor = monitor_new(l, a->machine, on_reaction, a))) {
+        kp_safety_listen(a->machine, on_safety, a);
         return a;
+    }
     app_free(a);
     return NULL;
 }
@@ -599,10 +634,13 @@ void app_free(struct app *a)
 {
     if (!a)
         return;
+    if (a->machine)
+        kp_safety_listen(a->machine, NULL, NULL);
     monitor_free(a->monitor);
     stop_free(a->stop);
     lane_free(a->lane);
     state_free(a->state);
+    events_free(a->events);
     while (a->waiting)
         request_free(a->waiting);
     kept_free(a->pins, KP_PINS_MAX);

@@ -10,6 +10,7 @@
 
 struct app;
 struct app_request;
+struct events;
 struct loop;
 struct metrics;
 struct metrics_now;
@@ -34,6 +35,9 @@ enum kp_err app_check(struct app *a, const struct kp_command *c, const struct kp
 struct app_request *app_execute(struct app *a, const struct kp_call *call, app_done *done, void *user);
 /* The client went away: done will not come. What has begun to move goes on; what has not is dropped. */
 void app_leave(struct app_request *r);
+
+/* What subscribers are told. */
+struct events *app_events(struct app *a);
 
 /* The text of GET /health, borrowed until the next call; *ready: Klipper can be used. */
 const char *app_health(struct app *a, size_t *n, bool *ready);

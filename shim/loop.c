@@ -38,7 +38,7 @@ struct loop_timer { lws_sorted_usec_list_t sul; struct loop *loop; loop_timer_fn
 static void on_lws_log(int level, const char *line)
 {
     size_t n = strcspn(line, "\r\n");
-    log_line(level == LLL_ERR ? LOG_ERROR : LOG_WARNING, "lws", "%.*s", (int)n, line);
+    log_line(level == LLL_ERR ? LOG_WARNING : LOG_DEBUG, "lws", "%.*s", (int)n, line); /* it calls what a client did wrong an error */
 }
 
 /* What an event carries: the descriptor, and whose turn of watching it is. */
@@ -115,7 +115,7 @@ static int open_signals(struct loop *l)
 static int open_lws(struct loop *l)
 {
     struct lws_context_creation_info info = {
-        .port = CONTEXT_PORT_NO_LISTEN_SERVER, .protocols = protocols, .user = l, .gid = -1, .uid = -1,
+        .port = CONTEXT_PORT_NO_LISTEN, .protocols = protocols, .user = l, .gid = -1, .uid = -1,
         .fd_limit_per_thread = LWS_DESCRIPTORS_MAX, .options = LWS_SERVER_OPTION_VALIDATE_UTF8,
     };
     lws_sock_file_fd_type u = { .filefd = (lws_filefd_type)l->epoll_fd };

@@ -16,6 +16,7 @@
 #include "loop.h"
 #include "metrics.h"
 #include "rest.h"
+#include "ws.h"
 
 #define CONFIG_MAX (1u << 20) /* bytes of klipperplace.cfg */
 #define CONFIG_DEFAULT "/etc/klipperplace.cfg"
@@ -100,16 +101,32 @@ static bool verify(const struct kp_config *c)
     return say_faults(&f);
 }
 
+/* Who gets the sockets of the one port. */
+struct edges { struct rest *rest; struct ws *ws; };
+
+static void to_rest(void *user, int fd, const struct sockaddr *peer, socklen_t len)
+{
+    struct edges *edges = user;
+    rest_adopt(edges->rest, fd, peer, len);
+}
+
+static void to_ws(void *user, int fd, const struct sockaddr *peer, socklen_t len)
+{
+    struct edges *edges = user;
+    (void)peer, (void)len;
+    ws_adopt(edges->ws, fd);
+}
+
 static int serve(const struct kp_config *c)
 {
     char err[256] = "out of memory";
     struct gate *gate = NULL;
     struct app *app = NULL;
-    struct rest *rest = NULL;
+    struct edges edges = { NULL, NULL };
     struct metrics *metrics = metrics_new();
     struct loop *l = metrics ? loop_new() : NULL;
-    if (l && (app = app_new(l, c, metrics)) && (rest = rest_new(l, app, c, metrics)))
-        gate = gate_open(l, kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"), rest_adopt, NULL, rest, err, sizeof err);
+    if (l && (app = app_new(l, c, metrics)) && (edges.rest = rest_new(l, app, c, metrics)) && (edges.ws = ws_new(l, app)))
+        gate = gate_open(l, kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"), to_rest, to_ws, &edges, err, sizeof err);
     if (gate) {
         loop_on_turn(l, metrics_turn, metrics);
         log_line(LOG_INFO, "main", "serving version=%s host=%s port=%d", kp_version(), kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"));
@@ -120,7 +137,8 @@ static int serve(const struct kp_config *c)
     }
     bool served = gate != NULL;
     gate_close(gate);
-    rest_free(rest);
+    ws_free(edges.ws);
+    rest_free(edges.rest);
     app_free(app);
     loop_free(l);
     metrics_free(metrics);

@@ -73,7 +73,7 @@ struct reply {
     enum kp_err code;
     const char *allow;       /* NULL: none */
     const char *preflight;   /* methods that the path knows; NULL: no preflight */
-    bool empty, replayed;
+    bool empty, replayed, upgrade;
 };
 
 static const char *name_of(const struct call *c)
@@ -129,6 +129,10 @@ static void send_reply(struct call *c, const struct reply *r)
         set(&h, "Allow", r->allow);
     if (status == 429)
         set(&h, "Retry-After", "1");
+    if (r->upgrade) {
+        set(&h, "Upgrade", "websocket");
+        set(&h, "Connection", "close");
+    }
     if (r->replayed)
         set(&h, "Idempotency-Replayed", "true");
     set_cors(c, r, &h);
@@ -502,6 +506,18 @@ static void without_row(struct call *c, unsigned allowed)
         send_reply(c, &(struct reply){ .status = 204, .empty = true, .preflight = methods });
 }
 
+static void upgrade_required(struct call *c)
+{
+    struct reply r = { .status = 426, .code = KP_INVALID_REQUEST, .upgrade = true };
+    struct kp_faults f;
+    struct kp_error e;
+    kp_faults_init(&f);
+    kp_error_set(&e, KP_INVALID_REQUEST, NULL, "a WebSocket needs a connection of its own");
+    kp_faults_add(&f, &e);
+    r.body = answer_error(name_of(c), c->id, &f, NULL, &r.n);
+    send_reply(c, &r);
+}
+
 static void on_request(void *user, struct http_request *h)
 {
     unsigned allowed = 0;
@@ -513,7 +529,9 @@ static void on_request(void *user, struct http_request *h)
         http_reply(h, 500, NULL, NULL, 0, NULL);
         return;
     }
-    if (!row)
+    if (!strcmp(http_path(h), "/ws/v1")) /* as a later request of a connection: the gate looks at the first only */
+        upgrade_required(c);
+    else if (!row)
         without_row(c, allowed);
     else if (row->flags & KP_PLAIN)
         run_plain(c);
