@@ -7,15 +7,18 @@ import contextlib
 import json
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
 
 import pytest
+import rig
 from helpers import (X_STEP, axis, check_envelope, go, http_text, last_step, make_homed, make_ready, nothing_reaches_klipper, ok, pin, post, raw, steps, still, wait_for)
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.frames import Frame, Opcode
-from ws_client import KINDS, Client, RpcFailed, merge_patch, without_times
+from websockets.frames import Opcode
+from ws_client import GOOD, KINDS, Client, Raw, RpcFailed, frame, merge_patch, without_times
 
 MESSAGE_MAX = 65536
 
@@ -39,8 +42,7 @@ def told(client, kind):
 
 # ---- the handshake -------------------------------------------------------------------------------------------------------
 
-KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-GOOD = ["Upgrade: websocket", "Connection: keep-alive, Upgrade", "Sec-WebSocket-Version: 13", KEY]
+KEY = GOOD[-1]
 
 
 def handshake(machine, headers, path="/ws/v1"):
@@ -364,6 +366,19 @@ def test_emergency_stop(machine, client):
     make_ready(machine)
 
 
+def test_example_of_the_docs(machine):
+    """The program in docs/websocket.md runs as it stands there, but for the port."""
+    make_homed(machine)
+    go(machine, x=10, y=10)
+    text = (rig.REPO / "docs" / "websocket.md").read_text()
+    program = text.split("```python\n")[1].split("```")[0].replace("127.0.0.1:7180", f"127.0.0.1:{machine.port}")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0 and lines[0].startswith("at {") and lines[-1] == "moved", (done.stdout, done.stderr)
+    still(machine)
+    assert abs(axis(machine, "x") - 50) <= X_STEP
+
+
 # ---- frames --------------------------------------------------------------------------------------------------------------
 
 def closed(client, timeout=5.0):
@@ -401,10 +416,6 @@ def test_refused_messages(machine, send, code):
         assert closed(c) == code
 
 
-def frame(opcode, data):
-    return Frame(opcode, data).serialize(mask=True)
-
-
 @pytest.mark.parametrize("data", [
     frame(Opcode.TEXT, b"\xff\xfe\xfd"),
     b"\xc1\x82abcd{}",          # a reserved bit: compression that nobody agreed on
@@ -425,48 +436,6 @@ def test_garbage_frames(machine, data):
 
 
 # ---- many, and slow ------------------------------------------------------------------------------------------------------
-
-class Raw:
-    """A session whose socket is read only when it is told to, with a small buffer of its own."""
-
-    def __init__(self, machine):
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.socket.settimeout(20)
-        self.socket.connect(("127.0.0.1", machine.port))
-        self.socket.sendall(http_text("GET", "/ws/v1", headers=GOOD))
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += self.socket.recv(1)
-        assert head.startswith(b"HTTP/1.1 101 ")
-        self.code, self.bytes, self.count = None, 0, 0
-
-    def send(self, method, params=None):
-        self.count += 1
-        self.socket.sendall(frame(Opcode.TEXT, json.dumps({"jsonrpc": "2.0", "id": self.count, "method": method, "params": params or {}}).encode()))
-
-    def clog(self):
-        """Subscribes to everything, and asks for more than the sockets hold but less than the server lets wait."""
-        self.send("subscribe", {"events": list(KINDS)})
-        for _ in range(70):
-            self.send("get_status")
-
-    def messages(self, enough=lambda m: False):
-        """Reads until a message is enough, or the session ends: its close code is then in `code`."""
-        f, out = self.socket.makefile("rb"), []
-        while self.code is None:
-            opcode, size = f.read(1)[0] & 15, f.read(1)[0]
-            size = int.from_bytes(f.read(2 if size == 126 else 8)) if size > 125 else size
-            data = f.read(size)
-            self.bytes += size
-            if opcode == Opcode.CLOSE:
-                self.code = int.from_bytes(data[:2])
-            elif opcode == Opcode.TEXT:
-                out.append(json.loads(data))
-                if enough(out[-1]):
-                    break
-        return out
-
 
 def moonraker_pushes(machine, until):
     """X of every push of Klipper's live position, as Moonraker tells it to a subscriber of its own, in a thread; until() ends it."""

@@ -6,8 +6,10 @@ Invariant: `state[kind]` is the first message of a kind with every later one app
 import contextlib
 import itertools
 import json
+import socket
 import time
 
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect
 
 KINDS = {"position": "notify_position_update", "sensors": "notify_sensor_update", "queue": "notify_queue_update",
@@ -136,3 +138,55 @@ class Client:
                     self.responses[message["id"]] = message
             except TimeoutError:
                 pass
+
+
+# ---- bytes ---------------------------------------------------------------------------------------------------------------
+
+GOOD = ["Upgrade: websocket", "Connection: keep-alive, Upgrade", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+
+
+def frame(opcode, data):
+    """A client's frame."""
+    return Frame(opcode, data).serialize(mask=True)
+
+
+class Raw:
+    """A session whose socket is read only when it is told to, with a small buffer of its own."""
+
+    def __init__(self, machine, receive_buffer=4096):
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(20)
+        self.socket.connect(("127.0.0.1", machine.port))
+        self.socket.sendall("\r\n".join(["GET /ws/v1 HTTP/1.1", "Host: 127.0.0.1", *GOOD, "", ""]).encode())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.socket.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        self.code, self.bytes, self.count = None, 0, 0
+
+    def send(self, method, params=None):
+        self.count += 1
+        self.socket.sendall(frame(Opcode.TEXT, json.dumps({"jsonrpc": "2.0", "id": self.count, "method": method, "params": params or {}}).encode()))
+
+    def clog(self):
+        """Subscribes to everything, and asks for more than the sockets hold but less than the server lets wait."""
+        self.send("subscribe", {"events": list(KINDS)})
+        for _ in range(70):
+            self.send("get_status")
+
+    def messages(self, enough=lambda m: False):
+        """Reads until a message is enough, or the session ends: its close code is then in `code`."""
+        f, out = self.socket.makefile("rb"), []
+        while self.code is None:
+            opcode, size = f.read(2)
+            size = int.from_bytes(f.read(2 if size == 126 else 8)) if size > 125 else size
+            opcode, data = opcode & 15, f.read(size)
+            self.bytes += size
+            if opcode == Opcode.CLOSE:
+                self.code = int.from_bytes(data[:2])
+            elif opcode == Opcode.TEXT:
+                out.append(json.loads(data))
+                if enough(out[-1]):
+                    break
+        return out
