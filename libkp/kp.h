@@ -697,6 +697,11 @@ KP_API size_t kp_script_neutral(const struct kp_machine *m, char out[KP_SCRIPT_M
 KP_API const char *kp_script_restore(void);
 /* Moves accepted so far start although none follows. */
 KP_API const char *kp_script_flush(void);
+/* Waits until all motion has ended and makes Klipper say where the head is (kp_script_where reads its line), in machine coordinates whoever set an offset. A
+ * Klipper that shut down meanwhile fails it. spaced: a pin was written again so soon that Klipper, which leaves 100 ms between two changes, may be late with it. */
+KP_API const char *kp_script_barrier(bool spaced);
+/* Klipper's answer to M114, "X:1.000 Y:2.000 Z:3.000 E:0.000": false when the line is none. */
+KP_API bool kp_script_where(struct kp_str line, double xyz[3]);
 /* The first word of the i-th line of a script: true and *word while there is one. */
 KP_API bool kp_script_word(const char *script, size_t i, struct kp_str *word);
 

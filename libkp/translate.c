@@ -13,6 +13,7 @@
 #define FLUSH "G4 P0"
 #define FAN_FULL 255.0 /* M106's S at full speed */
 #define FAN_DECIMALS 3 /* of S: finer than the 6 decimals of a speed would make 128 a 128.000055 */
+#define WHERE "M400\nM114\n" RESTORE_CLIENT
 #define DECIMALS 6 /* what Klipper keeps of a coordinate */
 
 static void broken(struct tr_script *s, enum tr_fault fault)
@@ -270,6 +271,27 @@ const char *kp_script_restore(void)
 const char *kp_script_flush(void)
 {
     return FLUSH;
+}
+
+const char *kp_script_barrier(bool spaced)
+{
+    return spaced ? SAVE_CLIENT "\n" RESTORE_ZERO "\nG4 P100\n" WHERE : SAVE_CLIENT "\n" RESTORE_ZERO "\n" WHERE;
+}
+
+bool kp_script_where(struct kp_str line, double xyz[3])
+{
+    double found[3];
+    for (size_t i = 0; i < 3; i++) {
+        size_t n = 0;
+        while (n < line.n && line.p[n] != ' ')
+            n++;
+        if (n < 3 || line.p[0] != "XYZ"[i] || line.p[1] != ':' || !kp_number_parse((struct kp_str){ line.p + 2, n - 2 }, &found[i]))
+            return false;
+        line.p += n < line.n ? n + 1 : n;
+        line.n -= n < line.n ? n + 1 : n;
+    }
+    memcpy(xyz, found, sizeof found);
+    return true;
 }
 
 bool kp_script_word(const char *script, size_t i, struct kp_str *word)

@@ -37,17 +37,23 @@ static struct lane_job *pop(struct lane *n)
     return j;
 }
 
-static void job_end(struct lane *n, const struct kp_faults *f)
+static void job_free(struct lane_job *j)
+{
+    kp_seq_free(j->seq);
+    free(j->port);
+    free(j);
+}
+
+void lane_job_end(struct lane *n, const struct kp_faults *f)
 {
     struct lane_job *j = pop(n);
-    struct lane_outcome o = { .faults = f, .seq = j->seq, .step = j->step, .klipper = j->klipper,
+    struct lane_outcome o = { .faults = f, .seq = j->seq, .step = j->step, .klipper = j->klipper, .console = lane_port_answer(j),
                               .seconds = j->began_ms == LANE_NEVER ? 0 : (double)(loop_now_ms() - j->began_ms) / 1000 };
     n->running = false;
     n->wait = IDLE;
     if (j->done)
         j->done(j->user, &o);
-    kp_seq_free(j->seq);
-    free(j);
+    job_free(j);
     wake(n);
 }
 
@@ -55,7 +61,7 @@ static void job_fail(struct lane *n, const struct kp_error *e)
 {
     struct kp_faults f = { .count = 0 };
     kp_faults_add(&f, e);
-    job_end(n, &f);
+    lane_job_end(n, &f);
 }
 
 /* What the lane did for itself failed: so does the command that waited for it, if one did. */
@@ -134,7 +140,7 @@ static void step(struct lane *n, enum kp_event ev, double value, const struct kp
     case KP_ACT_SAMPLE: n->wait = SAMPLE; return;
     case KP_ACT_SETTLE: n->wait = SETTLE; return;
     case KP_ACT_DELAY: /* not yet: app does not let a ramp in */
-    case KP_ACT_DONE: job_end(n, &(struct kp_faults){ .count = 0 }); return;
+    case KP_ACT_DONE: lane_job_end(n, &(struct kp_faults){ .count = 0 }); return;
     case KP_ACT_FAIL: job_fail(n, &n->action.error); return;
     }
 }
@@ -188,12 +194,16 @@ static void plan(struct lane *n)
     struct lane_job *j = n->head;
     struct kp_faults f = { .count = 0 };
     if (!j->done) { /* its caller left before anything was sent */
-        job_end(n, &f);
+        lane_job_end(n, &f);
+        return;
+    }
+    if (j->port) {
+        lane_port_send(n);
         return;
     }
     bool flush = n->unflushed_ms != LANE_NEVER && loop_now_ms() - n->unflushed_ms >= LANE_FLUSH_MS;
     if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK || kp_seq_plan(&j->seq, n->machine, &j->call, flush, &f) != KP_OK) {
-        job_end(n, &f);
+        lane_job_end(n, &f);
         return;
     }
     step(n, KP_EV_START, 0, NULL);
@@ -273,11 +283,11 @@ static void advance(struct lane *n)
         j->began_ms = loop_now_ms();
     }
     if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK)
-        job_end(n, &f);
+        lane_job_end(n, &f);
     else if (kp_call_needs_position(n->machine, &j->call) && !placed(n, &j->call))
         n->wait = PLAN_PUSH;
     else if ((n->restore_owed || n->neutral_owed) && !plans(n, &f))
-        job_end(n, &f); /* what is refused sends nothing, not even a script of ours */
+        lane_job_end(n, &f); /* what is refused sends nothing, not even a script of ours */
     else if (n->restore_owed)
         send_script(n, kp_script_restore(), RESTORE, on_restored);
     else if (n->neutral_owed)
@@ -321,9 +331,7 @@ void lane_free(struct lane *n)
         return;
     mr_forget(n->mr, n->call);
     while (n->head) {
-        struct lane_job *j = pop(n);
-        kp_seq_free(j->seq);
-        free(j);
+        job_free(pop(n));
     }
     loop_timer_free(n->turn);
     free(n);
@@ -345,19 +353,15 @@ static bool wrong_now(struct lane *n, const struct kp_call *call, struct kp_faul
     return true;
 }
 
-struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_done *done, void *user, struct kp_faults *f)
+struct lane_job *lane_job_add(struct lane *n, const struct kp_call *call, lane_done *done, void *user, struct kp_faults *f)
 {
     struct kp_error e;
-    struct lane_job *j = NULL;
-    if (n->size >= LANE_WAITING_MAX) {
-        kp_error_set(&e, KP_QUEUE_FULL, NULL, "%d commands wait for the machine already", LANE_WAITING_MAX);
-        kp_faults_add(f, &e);
-        return NULL;
-    }
-    if (n->head && wrong_now(n, call, f))
-        return NULL;
-    if (!(j = calloc(1, sizeof *j))) {
-        kp_error_set(&e, KP_INTERNAL_ERROR, NULL, "out of memory");
+    struct lane_job *j = n->size < LANE_WAITING_MAX ? calloc(1, sizeof *j) : NULL;
+    if (!j) {
+        if (n->size >= LANE_WAITING_MAX)
+            kp_error_set(&e, KP_QUEUE_FULL, NULL, "%d commands wait for the machine already", LANE_WAITING_MAX);
+        else
+            kp_error_set(&e, KP_INTERNAL_ERROR, NULL, "out of memory");
         kp_faults_add(f, &e);
         return NULL;
     }
@@ -372,11 +376,16 @@ struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_do
     return j;
 }
 
-bool lane_leave(struct lane *n, struct lane_job *job)
+struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_done *done, void *user, struct kp_faults *f)
 {
-    job->done = NULL;
-    if (job == n->head && n->running)
-        return job->seq != NULL;
+    if (n->size < LANE_WAITING_MAX && n->head && wrong_now(n, call, f))
+        return NULL;
+    return lane_job_add(n, call, done, user, f);
+}
+
+/* Takes a job that has not begun out of the list. */
+static void job_drop(struct lane *n, struct lane_job *job)
+{
     struct lane_job **at = &n->head, *before = NULL;
     while (*at != job) {
         before = *at;
@@ -386,8 +395,24 @@ bool lane_leave(struct lane *n, struct lane_job *job)
     if (n->tail == job)
         n->tail = before;
     n->size--;
-    free(job);
+    job_free(job);
+}
+
+bool lane_leave(struct lane *n, struct lane_job *job)
+{
+    job->done = NULL;
+    if (job == n->head && n->running)
+        return job->seq != NULL;
+    job_drop(n, job);
     return false;
+}
+
+bool lane_take_back(struct lane *n, struct lane_job *job)
+{
+    if (job == n->head && n->running)
+        return false;
+    job_drop(n, job);
+    return true;
 }
 
 void lane_stop(struct lane *n)
@@ -472,4 +497,5 @@ void lane_changed(struct lane *n)
 void lane_console(struct lane *n, const char *line)
 {
     lane_script_console(n, line);
+    lane_port_console(n, line);
 }

@@ -22,6 +22,7 @@ struct lane_outcome {
     const struct kp_seq *seq;       /* the plan; NULL when it never got one */
     const char *step;               /* where it failed; "" when nowhere */
     const char *klipper;            /* Klipper's own words; "" when it said none */
+    const char *console;            /* of a script of the port: the last line of its output; "" when it had none */
     double seconds;                 /* from its start in the lane */
 };
 typedef void lane_done(void *user, const struct lane_outcome *o);
@@ -36,6 +37,22 @@ void lane_free(struct lane *n);
 struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_done *done, void *user, struct kp_faults *f);
 /* The caller waits no longer: done will not come. A job that has not begun is dropped; one that has goes on to its end. True when it may still run or has run. */
 bool lane_leave(struct lane *n, struct lane_job *job);
+
+/* A script of the G-code port, made by libkp from lines that have passed its checks. */
+struct lane_script {
+    char text[KP_SCRIPT_MAX];
+    struct kp_pin_write writes[KP_LINE_WRITES_MAX];
+    size_t write_count;
+    struct kp_axis_write axes[KP_AXES_MAX];
+    size_t axis_count;
+    double target[3];               /* machine coordinates where it leaves the toolhead; a NAN: it does not say */
+    bool follows;                   /* more of its stream waits already, so that its moves are blended and need no push */
+};
+/* Puts one script at the end, under the rules of every command. As lane_submit. lane_port.c. */
+struct lane_job *lane_submit_script(struct lane *n, const struct lane_script *s, lane_done *done, void *user, struct kp_faults *f);
+/* Takes a script back: true, and done will not come, when it has not begun. False: its done comes. */
+bool lane_take_back(struct lane *n, struct lane_job *job);
+
 /* An emergency stop has been latched: every job ends now. */
 void lane_stop(struct lane *n);
 /* Commands in the lane, the running one included. */

@@ -14,6 +14,7 @@ struct lane_job {
     lane_done *done;            /* NULL: nobody waits any more */
     void *user;
     struct kp_seq *seq;
+    struct lane_port *port;     /* a script of the G-code port instead of a plan; NULL: none */
     int64_t began_ms;
     char step[KP_NAME_MAX];
     char klipper[KP_TEXT_MAX];
@@ -49,8 +50,19 @@ struct lane {
 bool lane_script_send(struct lane *n, const char *text, enum wait wait, mr_done *done);
 /* The script in flight has been answered. False: it failed, *e says how, and a restore may be owed. */
 bool lane_script_answered(struct lane *n, const struct mr_reply *r, struct kp_error *e);
+/* The end of the running job. */
+void lane_job_end(struct lane *n, const struct kp_faults *f);
+/* Puts a job at the end. NULL with what is wrong in *f. */
+struct lane_job *lane_job_add(struct lane *n, const struct kp_call *call, lane_done *done, void *user, struct kp_faults *f);
+/* The running job is a script of the port: sends it. */
+void lane_port_send(struct lane *n);
+void lane_port_console(struct lane *n, const char *line);
+const char *lane_port_answer(const struct lane_job *j);
+
 /* The script in flight, of this sequence, was accepted: tells the machine what it wrote and where it ends. */
 void lane_script_noted(struct lane *n, const struct kp_seq *seq);
+/* The same of its pins, its extra axes and where it ends (NULL: it does not say). */
+void lane_script_wrote(struct lane *n, const struct kp_pin_write *pins, size_t pin_count, const struct kp_axis_write *axes, size_t axis_count, const double *at);
 /* True when the script in flight has this command word. */
 bool lane_script_has(const struct lane *n, const char *word);
 /* Klipper's console; it tells of words that it does not know there and nowhere else. */

@@ -58,7 +58,7 @@ bool lane_script_has(const struct lane *n, const char *word)
 static bool may_move(const char *script)
 {
     static const char *const still[] = { "SET_PIN", "M400", "G4", "SAVE_GCODE_STATE", "RESTORE_GCODE_STATE", "MANUAL_STEPPER", "SET_SERVO", "SET_FAN_SPEED",
-                                         "M106", "M107" };
+                                         "M106", "M107", "M114", "M204" };
     struct kp_str w;
     for (size_t i = 0; kp_script_word(script, i, &w); i++) {
         size_t k = 0;
@@ -92,11 +92,15 @@ static void note_motion(struct lane *n)
         n->unflushed_ms = n->answered_ms;
 }
 
-/* Waiting for Klipper's push to tell where the head is would hold a stream of moves to its tick. */
-static void note_position(struct lane *n, const struct kp_seq *seq)
+void lane_script_wrote(struct lane *n, const struct kp_pin_write *pins, size_t pin_count, const struct kp_axis_write *axes, size_t axis_count, const double *at)
 {
-    double at[3];
-    if (kp_seq_expected(seq, at) && !isnan(at[0]) && !isnan(at[1]) && !isnan(at[2]))
+    note_motion(n);
+    for (size_t i = 0; i < pin_count; i++)
+        kp_machine_pin_written(n->machine, pins[i].pin, pins[i].value, n->answered_ms);
+    for (size_t i = 0; i < axis_count; i++)
+        kp_machine_axis_written(n->machine, axes[i].axis, axes[i].position, axes[i].homed);
+    /* Waiting for Klipper's push to tell where the head is would hold a stream of moves to its tick. */
+    if (at)
         kp_machine_moved(n->machine, at, n->answered_ms);
     else if (may_move(n->script))
         kp_machine_moved(n->machine, NULL, n->answered_ms);
@@ -104,15 +108,12 @@ static void note_position(struct lane *n, const struct kp_seq *seq)
 
 void lane_script_noted(struct lane *n, const struct kp_seq *seq)
 {
-    size_t count;
-    note_motion(n);
-    const struct kp_pin_write *w = kp_seq_writes(seq, &count);
-    for (size_t i = 0; i < count; i++)
-        kp_machine_pin_written(n->machine, w[i].pin, w[i].value, n->answered_ms);
-    const struct kp_axis_write *a = kp_seq_axis_writes(seq, &count);
-    for (size_t i = 0; i < count; i++)
-        kp_machine_axis_written(n->machine, a[i].axis, a[i].position, a[i].homed);
-    note_position(n, seq);
+    double at[3];
+    size_t pin_count, axis_count;
+    const struct kp_pin_write *pins = kp_seq_writes(seq, &pin_count);
+    const struct kp_axis_write *axes = kp_seq_axis_writes(seq, &axis_count);
+    bool says = kp_seq_expected(seq, at) && !isnan(at[0]) && !isnan(at[1]) && !isnan(at[2]);
+    lane_script_wrote(n, pins, pin_count, axes, axis_count, says ? at : NULL);
 }
 
 void lane_script_console(struct lane *n, const char *line)

@@ -148,6 +148,25 @@ static void bad_names_and_numbers_break_the_script(void **state)
     }
 }
 
+static void a_barrier_ends_with_where_the_head_is(void **state)
+{
+    (void)state;
+    static const struct { const char *line; bool good; } rows[] = {
+        { "X:1.500 Y:-2.000 Z:0.025 E:0.000", true }, { "X:1.5 Y:-2 Z:0.025", true }, { "X:1.5 Y:-2", false }, { "", false }, { "x:open y:open", false },
+        { "X:1e3 Y:0 Z:0", false }, { "X: Y: Z:", false }, { "ok X:1 Y:2 Z:3", false },
+    };
+    double at[3];
+    struct kp_str word;
+    assert_string_equal(kp_script_barrier(false), "SAVE_GCODE_STATE NAME=_kp_client\nRESTORE_GCODE_STATE NAME=_kp_zero\nM400\nM114\nRESTORE_GCODE_STATE NAME=_kp_client");
+    assert_true(kp_script_word(kp_script_barrier(true), 2, &word) && kp_str_eq(word, "G4"));
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        at[0] = 7;
+        assert_true(kp_script_where(kp_str_of(rows[i].line), at) == rows[i].good);
+        assert_true(at[0] == (rows[i].good ? 1.5 : 7));
+    }
+    assert_true(kp_script_where(kp_str_of(rows[0].line), at) && at[1] == -2 && at[2] == 0.025);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -158,6 +177,7 @@ int main(void)
         cmocka_unit_test(the_longest_names_fit),
         cmocka_unit_test(what_does_not_fit_is_broken_and_never_cut),
         cmocka_unit_test(bad_names_and_numbers_break_the_script),
+        cmocka_unit_test(a_barrier_ends_with_where_the_head_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
