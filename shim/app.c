@@ -48,6 +48,7 @@ struct app {
     struct app_request *waiting;
     uint64_t generation;         /* of what reads are answered from */
     struct kept pins[KP_PINS_MAX], sensors[KP_SENSORS_MAX], all_pins, all_sensors, position, status, health;
+    struct app_listener listener; /* functions NULL: nobody */
     struct stop *stop;
     bool second_way;             /* as health last told */
     struct monitor *monitor;
@@ -489,6 +490,8 @@ static void on_pushed(void *user)
     lane_pushed(a->lane);
     reads_that_waited(a, false);
     events_mirror(a->events);
+    if (a->listener.pushed)
+        a->listener.pushed(a->listener.user);
 }
 
 static void on_changed(void *user)
@@ -506,6 +509,8 @@ static void on_changed(void *user)
         release(a);
     monitor_look(a->monitor);
     events_mirror(a->events);
+    if (a->listener.changed)
+        a->listener.changed(a->listener.user);
 }
 
 static void on_console(void *user, const char *line)
@@ -602,6 +607,21 @@ void app_metrics(const struct app *a, struct metrics_now *now)
     now->latched = kp_safety_latched(a->machine);
     now->level = kp_safety_level(a->machine);
     now->lane = lane_size(a->lane);
+}
+
+const struct kp_machine *app_machine(const struct app *a)
+{
+    return a->machine;
+}
+
+struct lane *app_lane(const struct app *a)
+{
+    return a->lane;
+}
+
+void app_listen(struct app *a, const struct app_listener *l)
+{
+    a->listener = l ? *l : (struct app_listener){ .user = NULL };
 }
 
 struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *metrics)

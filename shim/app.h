@@ -11,6 +11,7 @@
 struct app;
 struct app_request;
 struct events;
+struct lane;
 struct loop;
 struct metrics;
 struct metrics_now;
@@ -44,5 +45,16 @@ const char *app_health(struct app *a, size_t *n, bool *ready);
 
 /* Fills in what app and the rooms below it know. */
 void app_metrics(const struct app *a, struct metrics_now *now);
+
+/* For the G-code port, which makes scripts of its own from lines: the machine it checks them by, the lane they go through, and news of the mirror. */
+struct app_listener {
+    void (*pushed)(void *user);
+    void (*changed)(void *user);
+    void *user;
+};
+const struct kp_machine *app_machine(const struct app *a);
+struct lane *app_lane(const struct app *a);
+/* Told after app itself. Copies l; NULL: nobody any more. */
+void app_listen(struct app *a, const struct app_listener *l);
 
 #endif

@@ -12,6 +12,7 @@
 #include "api_docs.h"
 #include "app.h"
 #include "gate.h"
+#include "gcode_port.h"
 #include "log.h"
 #include "loop.h"
 #include "metrics.h"
@@ -121,13 +122,18 @@ static int serve(const struct kp_config *c)
 {
     char err[256] = "out of memory";
     struct gate *gate = NULL;
+    struct gcode_port *port = NULL;
+    bool wants_port = kp_config_bool(c, "gcode_port", "enabled"), served = false;
     struct app *app = NULL;
     struct edges edges = { NULL, NULL };
     struct metrics *metrics = metrics_new();
     struct loop *l = metrics ? loop_new() : NULL;
     if (l && (app = app_new(l, c, metrics)) && (edges.rest = rest_new(l, app, c, metrics)) && (edges.ws = ws_new(l, app)))
         gate = gate_open(l, kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"), to_rest, to_ws, &edges, err, sizeof err);
-    if (gate) {
+    if (gate && wants_port)
+        port = gcode_port_open(l, app, c, err, sizeof err);
+    if (gate && (port || !wants_port)) {
+        served = true;
         loop_on_turn(l, metrics_turn, metrics);
         log_line(LOG_INFO, "main", "serving version=%s host=%s port=%d", kp_version(), kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"));
         loop_run(l);
@@ -135,7 +141,7 @@ static int serve(const struct kp_config *c)
     } else {
         log_line(LOG_CRITICAL, "main", "cannot start: %s", err);
     }
-    bool served = gate != NULL;
+    gcode_port_close(port);
     gate_close(gate);
     ws_free(edges.ws);
     rest_free(edges.rest);

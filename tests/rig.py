@@ -170,6 +170,7 @@ class Rig:
             (self.data / folder).mkdir(parents=True)
         self.moonraker_port = free_port()
         self.port = free_port({self.moonraker_port})
+        self.gcode_port = free_port({self.moonraker_port, self.port})
         self.url = f"http://127.0.0.1:{self.port}"
         self.pty = self.dir / "mcu"
         self.sim_socket = self.dir / "sim.sock"
@@ -188,7 +189,8 @@ class Rig:
                                            "klippy_uds_address": self.klippy_socket}}, moonraker_extra),
             "klipperplace.cfg": ({"api": {"host": "127.0.0.1", "port": self.port,
                                           "moonraker_host": "127.0.0.1", "moonraker_port": self.moonraker_port,
-                                          "moonraker_socket": None if websocket else self.moonraker_socket}},
+                                          "moonraker_socket": None if websocket else self.moonraker_socket},
+                                  "gcode_port": {"port": self.gcode_port}},
                                  klipperplace_extra),
         }
         for source in DEMO_CFG.iterdir():
