@@ -54,7 +54,7 @@ struct gcode_session {
     bool written[KP_PINS_MAX];   /* since the last barrier */
     int64_t happened_ms;         /* the last barrier ended */
     double klipper_at[3], at[3]; /* where Klipper said the head is then; where our last line leaves it */
-    bool homed;                  /* by this client */
+    unsigned known;              /* axes that this client has seen homed, as bits */
     bool sync_owed, restart_owed;
     int64_t sync_after_ms;
     char put_back[GCODE_TEXT_MAX]; /* script that a failed one left undone; "": none */
@@ -274,7 +274,7 @@ static void report_position(struct gcode_session *s)
     memcpy(position, s->action.position, sizeof position);
     place_check(s, position);
     for (size_t i = 3; (a = kp_machine_axis(s->m, i)); i++)
-        if (isnan(position[i]) && !a->homed && !s->homed)
+        if (isnan(position[i]) && !a->homed && !(s->known >> i & 1u))
             position[i] = 0; /* as Klipper tells X, Y and Z before they are homed; nothing absolute is done there */
     char lost = gcode_reply_position(text, s->m, position);
     if (lost) {
@@ -357,7 +357,6 @@ static void script_done(struct gcode_session *s, const char *console)
     char text[GCODE_TEXT_MAX];
     s->work = true;
     s->settling = s->settling || a->settle;
-    s->homed = s->homed || a->kind == KP_DO_HOME;
     memcpy(s->at, a->target, sizeof s->at);
     for (size_t i = 0; i < s->script.write_count; i++) {
         s->spaced = s->spaced || s->written[s->script.writes[i].pin];
@@ -500,7 +499,10 @@ static bool synced(struct gcode_session *s)
 static void line_begin(struct gcode_session *s)
 {
     struct kp_gcode_fault fault;
+    const struct kp_axis *a;
     s->begun = true;
+    for (size_t i = 0; (a = kp_machine_axis(s->m, i)); i++)
+        s->known |= (unsigned)a->homed << i;
     foreign_check(s);
     if (kp_modal_line(s->g, &s->line, &fault) != KP_OK)
         fail(s, fault.error.message);

@@ -16,6 +16,7 @@
 #include "log.h"
 #include "loop.h"
 #include "metrics.h"
+#include "openpnp.h"
 #include "rest.h"
 #include "ws.h"
 
@@ -123,13 +124,16 @@ static int serve(const struct kp_config *c)
     char err[256] = "out of memory";
     struct gate *gate = NULL;
     struct gcode_port *port = NULL;
+    struct openpnp *openpnp = NULL;
     bool wants_port = kp_config_bool(c, "gcode_port", "enabled"), served = false;
     struct app *app = NULL;
     struct edges edges = { NULL, NULL };
     struct metrics *metrics = metrics_new();
     struct loop *l = metrics ? loop_new() : NULL;
-    if (l && (app = app_new(l, c, metrics)) && (edges.rest = rest_new(l, app, c, metrics)) && (edges.ws = ws_new(l, app)))
+    if (l && (app = app_new(l, c, metrics)) && (edges.rest = rest_new(l, app, c, metrics)) && (edges.ws = ws_new(l, app)) && (openpnp = openpnp_new(app, c))) {
+        rest_openpnp(edges.rest, openpnp);
         gate = gate_open(l, kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"), to_rest, to_ws, &edges, err, sizeof err);
+    }
     if (gate && wants_port)
         port = gcode_port_open(l, app, c, err, sizeof err);
     if (gate && (port || !wants_port)) {
@@ -145,6 +149,7 @@ static int serve(const struct kp_config *c)
     gate_close(gate);
     ws_free(edges.ws);
     rest_free(edges.rest);
+    openpnp_free(openpnp);
     app_free(app);
     loop_free(l);
     metrics_free(metrics);

@@ -19,6 +19,7 @@
 #include "loop.h"
 #include "metrics.h"
 #include "openapi.h"
+#include "openpnp.h"
 
 #define BODY_MAX (1u << 20) /* bytes of a request's body; a longer one is PAYLOAD_TOO_LARGE */
 #define CONNECTIONS_MAX 512u
@@ -30,6 +31,7 @@
 struct rest {
     struct app *app;
     struct http *http;
+    struct openpnp *openpnp; /* NULL: no paths of its */
     struct cors *cors;
     struct idem *idem;
     struct metrics *metrics;
@@ -279,7 +281,7 @@ static void on_gone(void *user, struct http_request *h)
 {
     struct call *c = *http_slot(h);
     struct rest *s = user;
-    if (!c)
+    if (!c || (s->openpnp && openpnp_gone(s->openpnp, h)))
         return;
     c->http = NULL;
     if (c->idem) { /* the client will ask again, under its key */
@@ -520,10 +522,15 @@ static void upgrade_required(struct call *c)
 
 static void on_request(void *user, struct http_request *h)
 {
+    struct rest *s = user;
+    if (s->openpnp && !strncmp(http_path(h), OPENPNP_BASE, sizeof OPENPNP_BASE - 1)) {
+        openpnp_request(s->openpnp, h);
+        return;
+    }
     unsigned allowed = 0;
     const char *path;
     const struct kp_command *row = route(h, &path, &allowed);
-    struct call *c = call_new(user, h, row);
+    struct call *c = call_new(s, h, row);
     bool waits = false;
     if (!c) {
         http_reply(h, 500, NULL, NULL, 0, NULL);
@@ -571,6 +578,11 @@ void rest_free(struct rest *s)
     idem_free(s->idem);
     free(s->openapi);
     free(s);
+}
+
+void rest_openpnp(struct rest *s, struct openpnp *o)
+{
+    s->openpnp = o;
 }
 
 void rest_adopt(void *user, int fd, const struct sockaddr *peer, socklen_t len)

@@ -9,11 +9,14 @@ struct app;
 struct kp_config;
 struct loop;
 struct metrics;
+struct openpnp;
 struct rest;
 
 /* Gives the edge. Borrows all; of c only while it runs. NULL when out of memory. */
 struct rest *rest_new(struct loop *l, struct app *a, const struct kp_config *c, struct metrics *m);
 void rest_free(struct rest *s);
+/* Paths under /openpnp/ are this room's from now on. Borrows it. */
+void rest_openpnp(struct rest *s, struct openpnp *o);
 /* Takes an accepted socket; a gate_adopt_fn with the rest as user. */
 void rest_adopt(void *user, int fd, const struct sockaddr *peer, socklen_t len);
 

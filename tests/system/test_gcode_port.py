@@ -1,0 +1,418 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The G-code port: streams as OpenPnP sends them, every reply, every error, and clients that misbehave.
+
+Invariant: steps, pins and parts are the simulator's; a reply is compared whole.
+"""
+import math
+import time
+
+import pytest
+
+import helpers
+import openpnp
+import rig
+from helpers import PART_DEG, PART_MM, X_STEP, axis, footprint, nothing_reaches_klipper, ok, pin, post, steps, still, wait_for
+from openpnp import Lines, compress, read_golden
+
+GOLDEN = rig.REPO / "tests" / "golden" / "port"
+# Klipper refuses one pin, as an interlock of the machine's owner would: KlipperPlace cannot know it beforehand.
+REFUSING_PIN = """
+[gcode_macro SET_PIN]
+rename_existing: SET_PIN_BASE
+variable_refused: ''
+gcode:
+    {% if params.PIN == refused %}
+        {action_raise_error("SET_PIN of " ~ params.PIN ~ " refused")}
+    {% endif %}
+    SET_PIN_BASE {rawparams}
+"""
+URLS = "[gcode_port]\nactuator_urls: true\nactuator_token: a-word\n"
+
+
+@pytest.fixture(scope="module")
+def machine():
+    with rig.Rig(klipperplace_extra=openpnp.CONFIG + URLS, printer_extra=REFUSING_PIN) as r:
+        yield r
+
+
+@pytest.fixture
+def homed(machine):
+    """Homed, nozzles up and empty, head at X150 Y120 Z-20."""
+    helpers.make_homed(machine)
+    machine.sim_cmd("remove_parts 0 0 400 400")
+    helpers.go(machine, x=150, y=120, z=-20)
+    return machine
+
+
+@pytest.fixture
+def client(homed):
+    with Lines(homed) as c:
+        yield c
+
+
+def no_client(machine):
+    """The port takes a new one."""
+    def free():
+        with Lines(machine) as c:
+            return c.ask("G21", timeout=2) == ["ok"]
+    wait_for("the port is free", free, 5)
+
+
+# ---- replays -------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["dialect", "errors"])
+def test_golden(client, name):
+    for line, wanted in read_golden(GOLDEN / f"{name}.txt"):
+        assert (client.ask(line) if line.strip() else client.send(line + "\n") or []) == wanted, line
+
+
+def replay(client, golden, squeeze, ahead):
+    """All replies. ahead: as the async driver, which waits for nothing but reports."""
+    out, owed = [], 0
+    for line, _ in golden:
+        client.send((compress(line) if squeeze else line) + "\n")
+        owed += 1
+        if not ahead or line.startswith(("M114", "M105")):
+            out += client.replies(owed)
+            owed = 0
+    return out + client.replies(owed)
+
+
+LONG = pytest.mark.skipif(not rig.long_run(), reason="two of the four ways are enough for the short run")
+
+
+@pytest.mark.parametrize("squeeze, ahead", [(False, False), (True, True), pytest.param(True, False, marks=LONG), pytest.param(False, True, marks=LONG)])
+def test_placement(homed, client, squeeze, ahead):
+    """Sync and async, as it stands and compressed: the same replies, steps, pins, and the part is where the stream says."""
+    golden = read_golden(GOLDEN / "placement.txt")
+    homed.sim_cmd("add_part p1 x=40 y=20 z=1.0 rot=0 thick=0.5")
+    mark, before = time.monotonic(), homed.sim_cmd("status")
+    assert replay(client, golden, squeeze, ahead) == [reply for _, replies in golden for reply in replies]
+    after = still(homed)
+    p = homed.sim_cmd("part p1")
+    assert p["state"] == "lying" and not p["fell"], p
+    assert math.hypot(p["x"] - 140.1234, p["y"] - 130.5678) <= PART_MM and abs(p["rot"] - 90.1234) <= PART_DEG, p
+    assert [axis(homed, a) for a in "xyz"] == pytest.approx([150, 120, -20], abs=X_STEP)
+    assert after["crashes"] == before["crashes"]
+    seen = [(e["pin"], e["value"] > 0) for e in homed.events("pin") if e["t"] >= mark and e["pin"] in ("PD0", "PD2", "PD4")]
+    assert [s for i, s in enumerate(seen) if i == 0 or s != seen[i - 1]] == [("PD0", True), ("PD2", True), ("PD4", True), ("PD4", False), ("PD2", False)]
+    turned = homed.sim_cmd("steps n1.rotation")
+    assert turned["total_position"] == before["steppers"]["n1.rotation"]["total_position"]
+
+
+def test_reads_follow_the_valve(homed, client):
+    """A read straight after valve and dwell shows the new level: the sensor's time constant is 30 ms, Klipper samples every 300 ms."""
+    client.ask("M802")
+    for _ in range(2):
+        client.send("M800\nG4 P120\nM105\n")
+        reply = client.replies(3)[-1]
+        assert -20.5 <= float(reply.split("V1:")[1].split()[0]) <= -19.4, reply
+        client.send("M801\nG4 P120\nM105\n")
+        reply = client.replies(3)[-1]
+        assert -0.6 <= float(reply.split("V1:")[1].split()[0]) <= 0.1, reply
+    began = time.monotonic()
+    assert client.ask("M105") == client.ask("M105")
+    assert time.monotonic() - began < 0.2  # nothing pending: at once
+    client.ask("M803")
+
+
+def test_ok_of_a_valve_is_its_pin(homed, client):
+    """M800 says ok when the microcontroller has switched; M802 (planned) earlier. Changed again at once, M400 waits for the late second change."""
+    assert client.ask("M800") == ["ok"]
+    assert pin(homed, "PD2") == 1
+    client.send("M801\nM800\nM801\nM400\n")
+    assert client.replies(4) == ["ok"] * 4
+    assert pin(homed, "PD2") == 0
+    began = time.monotonic()
+    client.ask("M802")
+    assert time.monotonic() - began < 0.2
+    client.ask("M803\nM400")
+
+
+# ---- motion that runs ahead ------------------------------------------------------------------------------------------------
+
+def x_motion(machine, since):
+    """Seconds of X's motion since then, on the microcontroller's clock."""
+    wait_for("the end of the motion", lambda: [e for e in machine.events("motion_end") if e["t"] >= since and e["stepper"] == "x"], 5)
+    moved = [e for e in machine.events("motion_start", "motion_end") if e["t"] >= since and e["stepper"] == "x"]
+    return moved[-1]["t"] - moved[0]["t"]
+
+
+def test_lines_are_blended(homed, client):
+    """60 lines of 1 mm at 100 mm/s: 0.6 s and a little; with a stop at each line it would be 2.2 s."""
+    client.ask("G1 X20 Y20 F12000")
+    client.ask("M400")
+    mark = time.monotonic()
+    client.send("".join(f"G1 X{20 + i} F6000\n" for i in range(1, 61)) + "M400\n")
+    assert client.replies(61) == ["ok"] * 61
+    still(homed)
+    assert axis(homed, "x") == pytest.approx(80, abs=X_STEP)
+    assert x_motion(homed, mark) < 1.0
+
+
+def test_a_trickle_does_not_stall(homed, client):
+    """Short lines more often than every 100 ms put off each other's start in Klipper: they must move while they still come."""
+    client.ask("M400")
+    before = steps(homed)["total_steps"]
+    seen = []
+    for i in range(1, 31):
+        client.send(f"G1 X{150 + i * 0.05:.4f} F6000\n")
+        time.sleep(0.05)
+        seen.append(steps(homed)["total_steps"])
+    assert client.replies(30) == ["ok"] * 30
+    assert seen[-1] > before, "nothing moved for 1.5 s"
+    still(homed)
+    assert axis(homed, "x") == pytest.approx(151.5, abs=X_STEP)
+
+
+def test_a_thousand_lines_ahead(homed, client):
+    """Replies in order, every line done once; the port takes no more than it can keep."""
+    client.ask("M400")
+    before = steps(homed)["total_steps"]
+    lines = []
+    for i in range(1, 1001):
+        lines.append("M114" if i % 100 == 0 else f"G1 X{150 + (i % 2) * 0.1:.4f} F6000")
+    client.send("".join(line + "\n" for line in lines))
+    replies = client.replies(1000, timeout=60)
+    assert [r == "ok" for r in replies] == [line != "M114" for line in lines]
+    assert replies[99] == "ok C: X:150.1000 Y:120.0000 Z:-20.0000 A:0.0000 B:0.0000" or replies[99].startswith("ok C: X:150.1000 Y:120.0000 Z:-20.0000")
+    still(homed)
+    turns = sum(1 for a, b in zip([150.0] + places(lines), places(lines)) if a != b)
+    assert steps(homed)["total_steps"] - before == turns * round(0.1 / X_STEP)
+
+
+def places(lines):
+    return [float(line.split("X")[1].split()[0]) for line in lines if line != "M114"]
+
+
+def test_a_foreign_move_is_seen(homed, client):
+    """Somebody else moves: the report is Klipper's place, and is taken over."""
+    client.ask("G1 X100 F12000")
+    client.ask("M400")
+    homed.gcode("G90\nG1 X77.125 F6000\nM400")
+    time.sleep(0.1)
+    assert client.ask("M114")[0].startswith("ok C: X:77.1250 Y:120.0000 ")
+    client.ask("G91 G1 X1 F6000 G90")
+    assert client.ask("M114")[0].startswith("ok C: X:78.1250 ")
+    assert axis(homed, "x") == pytest.approx(78.125, abs=X_STEP)
+
+
+def test_modes_of_others_do_not_matter(homed, client):
+    """A G91, an offset and a speed factor left by somebody at the console, and ours are not left to them."""
+    homed.gcode("SAVE_GCODE_STATE NAME=_test\nG91\nM220 S50\nSET_GCODE_OFFSET X=5")
+    theirs = helpers.modes(homed)
+    client.ask("G1 X60 F12000")
+    assert client.ask("M114")[0].startswith("ok C: X:60.0000 ")
+    still(homed)
+    assert axis(homed, "x") == pytest.approx(60, abs=X_STEP)
+    assert helpers.modes(homed) == theirs
+    client.ask("M204 S700 G1 X61")
+    client.ask("M400")
+    assert helpers.query(homed, toolhead=["max_accel"])["toolhead"]["max_accel"] == 3000
+    homed.gcode("RESTORE_GCODE_STATE NAME=_test")
+
+
+# ---- errors --------------------------------------------------------------------------------------------------------------
+
+def latched(client, reply):
+    """An error, and everything after it refused, without a report."""
+    assert reply[-1].startswith("!! "), reply
+    for line in ("M114", "G1 X10", "M400", "M105", "M800"):
+        assert client.ask(line) == ["!! halted by: " + reply[-1][3:]]
+
+
+@pytest.mark.parametrize("bad", ["FOO", "G1 X301", "G1 Z-31 G1 X5"])
+def test_refused_lines_reach_nobody(homed, client, bad):
+    client.ask("M400")
+    with nothing_reaches_klipper(homed):
+        latched(client, client.ask(bad))
+        with Lines(homed) as second:
+            assert second.line(2) == "!! another client is connected" and second.line(2) is None
+    client.sock.close()
+    with Lines(homed) as again:
+        assert again.ask("M114")[0].startswith("ok C: X:150.0000 ")
+
+
+def test_ahead_of_an_error(homed, client):
+    """What was sent behind a bad line is not done, what was before it is."""
+    client.send("G1 X140 F12000\nG1 X999\nG1 X10\nM800\nM114\n")
+    replies = client.replies(5)
+    assert replies[0] == "ok" and all(r.startswith("!! ") for r in replies[1:]), replies
+    still(homed)
+    assert axis(homed, "x") == pytest.approx(140, abs=X_STEP)
+    assert pin(homed, "PD2") == 0
+
+
+def test_unhomed(homed):
+    helpers.unhome(homed)
+    with Lines(homed) as c:
+        with nothing_reaches_klipper(homed):
+            reply = c.ask("G1 X10")
+            assert reply == ["!! home these axes first: x"]
+            latched(c, reply)
+        for name, mm in (("x", 8), ("y", 8), ("z", -3)):
+            homed.sim_cmd(f"place_axis {name} {mm}")
+        assert c.ask("G28") == ["ok"]  # lifts the latch
+        assert c.ask("M114") == ["ok C: X:5.0000 Y:5.0000 Z:-20.0000 A:0.0000 B:0.0000"]
+        still(homed)
+        assert abs(axis(homed, "z")) <= 20.01
+
+
+def test_klipper_refuses(homed, client):
+    """An error that only Klipper knows: its words, the client's modes and the acceleration put back, nothing done behind it."""
+    homed.gcode('SET_GCODE_VARIABLE MACRO=SET_PIN VARIABLE=refused VALUE="\'valve1\'"')
+    theirs = helpers.modes(homed)
+    client.send("M204 S500 G1 X120 F12000 M800\nG1 X10\n")
+    replies = client.replies(2)
+    assert replies[0] == "!! Klipper refused: SET_PIN of valve1 refused" and replies[1].startswith("!! halted by: "), replies
+    homed.gcode('SET_GCODE_VARIABLE MACRO=SET_PIN VARIABLE=refused VALUE="\'\'"')
+    wait_for("put back", lambda: helpers.modes(homed) == theirs and helpers.query(homed, toolhead=["max_accel"])["toolhead"]["max_accel"] == 3000, 3)
+    assert client.ask("M999") == ["ok"]
+    still(homed)
+    assert client.ask("M114")[0].startswith("ok C: X:120.0000 ")
+    assert client.ask("M800") == ["ok"] and client.ask("M801") == ["ok"]
+
+
+def test_m112_in_the_stream(homed, client):
+    """Seen before the lines ahead of it are done."""
+    client.send("G1 X10 F1200\nG1 X290\nG1 X10\n")
+    client.replies(1)
+    wait_for("it moves", lambda: steps(homed)["moving"], 5)
+    client.send("M400\nG1 X100\nM1")
+    sent = time.monotonic()
+    client.send("12\n")
+    replies = client.replies(5)
+    assert time.monotonic() - sent < 1
+    assert all(r.startswith(("ok", "!! ")) for r in replies) and replies[-1].startswith("!! "), replies
+    wait_for("shutdown", lambda: homed.sim_cmd("status")["mcu"]["shutdown"], 2)
+    assert helpers.last_step(homed) < sent + 0.3
+    assert client.ask("M114")[0].startswith("!! halted by: ")
+    assert client.ask("M999")[0].startswith("!! ")
+    assert client.ask("G28")[0].startswith("!! ")
+    ok(post(homed, "system/reset", timeout=40))
+    assert client.ask("M999") == ["ok"]
+    assert client.ask("G1 X10")[0].startswith("!! home these axes first")
+
+
+def test_mcu_shutdown_while_waiting(homed, client):
+    """A shutdown ends Klipper's M400 early: no ok for it, no report."""
+    client.send("G1 X20 F1200\nM400\nM114\nM800\n")
+    assert client.replies(1) == ["ok"]
+    wait_for("it moves", lambda: steps(homed)["moving"], 5)
+    homed.sim_cmd("fault shutdown")
+    replies = client.replies(3)
+    assert all(r.startswith("!! ") for r in replies), replies
+    assert pin(homed, "PD2") == 0
+    client.sock.close()
+    helpers.make_ready(homed)
+
+
+def test_moonraker_gone(homed, client):
+    client.ask("G1 X100 F12000")
+    client.ask("M400")
+    homed.moonraker.kill()
+    wait_for("the shim sees it", lambda: homed.get("/ready")[0] == 503, 5)
+    before = footprint(homed)
+    latched(client, client.ask("G1 X110"))
+    homed.moonraker.start()
+    homed.wait_ready(30)
+    assert client.ask("M114")[0].startswith("!! halted by: ")
+    assert footprint(homed) == before
+    client.sock.close()
+    with Lines(homed) as again:
+        assert again.ask("M114")[0].startswith("ok C: X:100.0000 ")
+        assert again.ask("G1 X105 M400") == ["ok"]
+    assert axis(homed, "x") == pytest.approx(105, abs=X_STEP)
+
+
+# ---- clients that misbehave ----------------------------------------------------------------------------------------------
+
+def rss_kb(machine):
+    text = (rig.Path("/proc") / str(machine.shim.pid) / "status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0])
+
+
+def test_endless_line(homed, client):
+    """10 MB without a line's end, then garbage: one error each, bounded memory, and REST goes on."""
+    client.ask("G21")
+    before = rss_kb(homed)
+    piece = b"G1X10" * 20000
+    for _ in range(100):
+        client.send(piece)
+    assert homed.get("/health")[0] == 200
+    client.send("\nM115\n")
+    replies = client.replies(2)
+    assert replies[0] == "!! the line is longer than 256 bytes" and replies[1].startswith("!! halted by"), replies
+    assert rss_kb(homed) - before < 4096
+    client.send(bytes(range(256)) * 64 + b"\n")
+    time.sleep(0.2)
+    client.ask("M999")
+    assert not any(steps(homed, a)["moving"] for a in "xyz")
+
+
+def test_half_line_of_a_client_that_goes(homed):
+    """Half a line is no line: G1 X1 may have been G1 X100."""
+    with nothing_reaches_klipper(homed):
+        with Lines(homed) as c:
+            c.send("G1 X1")
+        no_client(homed)
+
+
+def test_nc_gets_its_replies(homed):
+    """A client that ends its side (printf ... | nc -N) is answered to the end."""
+    with Lines(homed) as c:
+        c.send("G1 X145 F6000\nM400\nM114\n")
+        c.sock.shutdown(1)
+        assert c.replies(3)[2].startswith("ok C: X:145.0000 ")
+        assert c.line(5) is None
+
+
+def test_client_that_never_reads(homed):
+    """It is held up, not we: memory stays, reading stops, REST answers, and M112 of another way still works."""
+    with Lines(homed) as c:
+        c.sock.settimeout(0.5)
+        before = rss_kb(homed)
+        with pytest.raises(TimeoutError):
+            for _ in range(20000):
+                c.sock.sendall(b"M115\n" * 1000)
+        assert rss_kb(homed) - before < 4096
+        assert homed.get("/health")[0] == 200
+        ok(post(homed, "motion/move", {"x": 140, "feedrate": 6000, "wait": True}))
+    no_client(homed)
+
+
+def test_many_connects(homed):
+    """100 a second: no descriptor is lost, and the client that is there goes on."""
+    fds = rig.Path("/proc") / str(homed.shim.pid) / "fd"
+    with Lines(homed) as c:
+        c.ask("G21")
+        before = len(list(fds.iterdir()))
+        for _ in range(200):
+            with Lines(homed) as other:
+                other.send("G1 X1\n")
+        assert c.ask("M114")[0].startswith("ok C:")
+        wait_for("descriptors", lambda: len(list(fds.iterdir())) <= before, 5)
+        assert axis(homed, "x") == pytest.approx(150, abs=X_STEP)
+
+
+# ---- HttpActuator ----------------------------------------------------------------------------------------------------------
+
+def test_actuator_urls(homed):
+    def ask(path, **options):
+        status, text, headers = homed.get("/openpnp/" + path, **options)
+        return status, text, headers["content-type"]
+    assert ask("a-word/output/valve1/on") == (200, "ok\n", "text/plain")
+    assert pin(homed, "PD2") == 1
+    assert ask("a-word/output/valve1?value=0") == (200, "ok\n", "text/plain")
+    assert pin(homed, "PD2") == 0
+    assert ask("a-word/output/light?value=1.0")[0] == 200
+    assert ask("a-word/output/light/off")[0] == 200
+    status, text, _ = ask("a-word/sensor/vacuum1")
+    assert status == 200 and text == "read:-0.01\n"
+    with nothing_reaches_klipper(homed):
+        for path, status in (("output/valve1/on", 404), ("b-word/output/valve1/on", 404), ("a-word/output/nowhere/on", 404), ("a-word/output/valve1", 404),
+                             ("a-word/output/valve1/up", 404), ("a-word/output/valve1?value=x", 400), ("a-word/sensor/nowhere", 404), ("a-word", 404)):
+            assert ask(path)[0] == status, path
+        for headers in ({"Origin": "http://127.0.0.1"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "pnp.example"}):
+            assert ask("a-word/output/valve1/on", headers=headers)[0] == 403, headers
+        assert homed.post("/openpnp/a-word/output/valve1/on")[0] == 405
