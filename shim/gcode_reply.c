@@ -73,4 +73,6 @@ void gcode_reply_error(char out[GCODE_TEXT_MAX], const char *before, const char 
     for (char *c = out; *c; c++)
         if (*c < 0x20 || *c > 0x7e)
             *c = *c == '\n' || *c == '\t' ? ' ' : '?';
+    for (size_t n = strlen(out); n > 0 && out[n - 1] == ' '; n--)
+        out[n - 1] = 0;
 }

@@ -171,14 +171,14 @@ def test_a_thousand_lines_ahead(homed, client):
     before = steps(homed)["total_steps"]
     lines = []
     for i in range(1, 1001):
-        lines.append("M114" if i % 100 == 0 else f"G1 X{150 + (i % 2) * 0.1:.4f} F6000")
+        lines.append("M114" if i % 100 == 0 else f"G1 X{150 + (i % 2) * 0.0125:.4f} F6000")
     client.send("".join(line + "\n" for line in lines))
     replies = client.replies(1000, timeout=60)
     assert [r == "ok" for r in replies] == [line != "M114" for line in lines]
-    assert replies[99] == "ok C: X:150.1000 Y:120.0000 Z:-20.0000 A:0.0000 B:0.0000" or replies[99].startswith("ok C: X:150.1000 Y:120.0000 Z:-20.0000")
+    assert all(r.startswith("ok C: X:150.0125 Y:120.0000 Z:-20.0000 ") for r in replies[99::100]), replies[99::100]
     still(homed)
     turns = sum(1 for a, b in zip([150.0] + places(lines), places(lines)) if a != b)
-    assert steps(homed)["total_steps"] - before == turns * round(0.1 / X_STEP)
+    assert steps(homed)["total_steps"] - before == turns * round(0.0125 / X_STEP)
 
 
 def places(lines):
@@ -238,6 +238,7 @@ def test_ahead_of_an_error(homed, client):
     client.send("G1 X140 F12000\nG1 X999\nG1 X10\nM800\nM114\n")
     replies = client.replies(5)
     assert replies[0] == "ok" and all(r.startswith("!! ") for r in replies[1:]), replies
+    wait_for("the move before it", lambda: abs(axis(homed, "x") - 140) <= X_STEP, 5)
     still(homed)
     assert axis(homed, "x") == pytest.approx(140, abs=X_STEP)
     assert pin(homed, "PD2") == 0
@@ -264,7 +265,8 @@ def test_klipper_refuses(homed, client):
     theirs = helpers.modes(homed)
     client.send("M204 S500 G1 X120 F12000 M800\nG1 X10\n")
     replies = client.replies(2)
-    assert replies[0] == "!! Klipper refused: SET_PIN of valve1 refused" and replies[1].startswith("!! halted by: "), replies
+    assert replies[0].startswith("!! Klipper refused: ") and "SET_PIN of valve1 refused" in replies[0], replies
+    assert replies[1].startswith("!! halted by: "), replies
     homed.gcode('SET_GCODE_VARIABLE MACRO=SET_PIN VARIABLE=refused VALUE="\'\'"')
     wait_for("put back", lambda: helpers.modes(homed) == theirs and helpers.query(homed, toolhead=["max_accel"])["toolhead"]["max_accel"] == 3000, 3)
     assert client.ask("M999") == ["ok"]
@@ -313,7 +315,8 @@ def test_moonraker_gone(homed, client):
     homed.moonraker.kill()
     wait_for("the shim sees it", lambda: homed.get("/ready")[0] == 503, 5)
     before = footprint(homed)
-    latched(client, client.ask("G1 X110"))
+    for line in ("G1 X110", "M400", "M114", "M105", "M800"):
+        assert client.ask(line) == ["!! halted by: Klipper is not ready: disconnected"]
     homed.moonraker.start()
     homed.wait_ready(30)
     assert client.ask("M114")[0].startswith("!! halted by: ")
