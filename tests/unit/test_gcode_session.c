@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* A client of the G-code port against a stand-in for all behind it: the order of replies, what waits for what, the latch, and what Klipper is sent. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "port_fixture.h"
+
+static struct port_rig p;
+static char got[1 << 20];
+
+static int open_plain(void **state) { (void)state; port_open(&p, false, NULL); return 0; }
+static int open_ack(void **state) { (void)state; port_open(&p, true, NULL); return 0; }
+static int open_home(void **state) { (void)state; port_open(&p, false, "HOME_ALL\nG28 Z"); return 0; }
+static int close_it(void **state) { (void)state; port_close(&p); return 0; }
+
+static void send_text(const char *text)
+{
+    port_feed(&p, text, strlen(text));
+}
+
+/* Answers that may be sent now. */
+static const char *replies(void)
+{
+    size_t n, at = 0;
+    const char *out;
+    while ((out = gcode_session_out(p.s, &n)) && n > 0) {
+        memcpy(got + at, out, n);
+        at += n;
+        gcode_session_sent(p.s, n);
+    }
+    got[at] = 0;
+    return got;
+}
+
+/* Klipper does all there is to do. */
+static void work(void)
+{
+    for (int i = 0; i < 5000; i++)
+        if (!port_answer(&p)) {
+            port_push(&p);
+            if (!p.done)
+                return;
+        }
+}
+
+#define BARRIER "SAVE_GCODE_STATE NAME=_kp_client; RESTORE_GCODE_STATE NAME=_kp_zero; M400; M114; RESTORE_GCODE_STATE NAME=_kp_client\n"
+#define AT(x) "ok C: X:" x " Y:50.0000 Z:0.0000 A:0.0000 C:0.0000\n"
+
+static void moves_run_ahead_and_a_barrier_waits(void **state)
+{
+    (void)state;
+    send_text("G1X110F6000\nG1X120\nM400\nM114\n");
+    assert_string_equal(replies(), "");
+    port_answer(&p);
+    assert_string_equal(replies(), "ok\n");
+    assert_int_equal(p.scripts, 2);
+    port_answer(&p);
+    assert_string_equal(replies(), "ok\n");
+    assert_int_equal(p.scripts, 3); /* the barrier, once for both lines */
+    port_answer(&p);
+    assert_string_equal(replies(), "ok\n" AT("120.0000"));
+    assert_int_equal(p.scripts, 3);
+    assert_true(strstr(p.log, BARRIER) != NULL);
+}
+
+static void an_m114_long_after_asks_again(void **state)
+{
+    (void)state;
+    send_text("M400\n");
+    work();
+    p.now_ms += 1000;
+    send_text("M114\n");
+    assert_int_equal(p.scripts, 2);
+    work();
+    assert_string_equal(replies(), "ok\n" AT("100.0000"));
+}
+
+static void klippers_place_counts(void **state)
+{
+    (void)state;
+    send_text("G1 X110.0004\nM114\n");
+    port_answer(&p);
+    port_answer(&p);
+    assert_string_equal(replies(), "ok\n" AT("110.0004")); /* ours, with 4 decimals */
+    send_text("G92 X0\nM400\n");
+    p.r.at[0] = 77.125; /* somebody else */
+    work();
+    replies();
+    p.now_ms += 1000;
+    send_text("M114\n");
+    work();
+    assert_string_equal(replies(), AT("-32.8754"));
+    send_text("G91 G1 X1 G90\n");
+    work();
+    assert_true(strstr(p.log, "G1 X78.125 ") != NULL);
+}
+
+static void a_pin_holds_its_ok_and_nothing_else(void **state)
+{
+    (void)state;
+    send_text("M800\nG1 X110\nM115\n");
+    port_answer(&p);
+    port_answer(&p);
+    assert_string_equal(replies(), ""); /* in order, so all wait */
+    assert_true(strstr(p.log, "M400") != NULL); /* nothing follows: a barrier */
+    port_answer(&p);
+    assert_string_equal(replies(), "ok\nok\nFIRMWARE_NAME:KlipperPlace GcodeServer, FIRMWARE_VERSION:0.1.0, X-AXES:5, X-PAXES:3, X-SERIAL_FLOW:RTS/CTS\nok\n");
+    send_text("M802 S10\n"); /* planned */
+    port_answer(&p);
+    assert_string_equal(replies(), "ok\n");
+}
+
+static void a_pin_that_is_never_seen_is_no_ok(void **state)
+{
+    (void)state;
+    send_text("M800\nG1 X110\n");
+    port_answer(&p);
+    port_answer(&p);
+    port_klippy(&p, KP_KLIPPY_SHUTDOWN);
+    assert_string_equal(replies(), "!! Klipper is not ready: shutdown\n!! Klipper is not ready: shutdown\n");
+    send_text("M114\nM999\n");
+    assert_string_equal(replies(), "!! halted by: Klipper is not ready: shutdown\n!! the machine is not ready (shutdown): reset it, then home it\n");
+    port_klippy(&p, KP_KLIPPY_READY);
+    send_text("M400\nM999\nM400\n");
+    work();
+    assert_string_equal(replies(), "!! halted by: the machine is not ready (shutdown): reset it, then home it\nok\nok\n");
+}
+
+static void pins_written_twice_are_waited_for(void **state)
+{
+    (void)state;
+    send_text("M800\nM801\nM400\n");
+    work();
+    assert_true(strstr(p.log, "G4 P100; M400") != NULL);
+    p.log[0] = 0;
+    send_text("M800\n");
+    work();
+    assert_null(strstr(p.log, "G4 P100"));
+}
+
+static void reads_are_sampled_after_what_came_before(void **state)
+{
+    (void)state;
+    send_text("M105\n");
+    port_answer(&p); /* barrier */
+    port_push(&p);
+    assert_string_equal(replies(), ""); /* 250 ms later: sensors report every 300 ms */
+    port_push(&p);
+    assert_string_equal(replies(), "ok V1:-45.20 V2:-3.10\n");
+    send_text("M105\n");
+    assert_string_equal(replies(), "ok V1:-45.20 V2:-3.10\n"); /* at once */
+    send_text("M800\nG4 P10\nM105\n");
+    for (int i = 0; i < 3; i++)
+        port_answer(&p);
+    assert_string_equal(replies(), "ok\nok\n");
+    tell(p.r.m, "temperature_sensor vacuum1", "temperature", number_value(-70));
+    port_push(&p);
+    port_push(&p);
+    assert_string_equal(replies(), "ok V1:-70.00 V2:-3.10\n");
+}
+
+static void errors_latch(void **state)
+{
+    (void)state;
+    send_text("G1 X999\nM114\nG1 X10\nM105\n");
+    assert_string_equal(replies(), "!! x is 999 mm; allowed are 0 to 300 mm\n!! halted by: x is 999 mm; allowed are 0 to 300 mm\n"
+                                   "!! halted by: x is 999 mm; allowed are 0 to 300 mm\n!! halted by: x is 999 mm; allowed are 0 to 300 mm\n");
+    assert_int_equal(p.scripts, 0);
+    send_text("G28\nM114\n");
+    work();
+    assert_string_equal(replies(), "ok\nok C: X:0.0000 Y:0.0000 Z:0.0000 A:0.0000 C:0.0000\n");
+}
+
+static void ack_answers_ok_as_well_and_drops_what_waited(void **state)
+{
+    (void)state;
+    send_text("G1 X110\nG1 X999\nG1 X10\nM114\n");
+    port_answer(&p);
+    assert_string_equal(replies(), "ok\n!! x is 999 mm; allowed are 0 to 300 mm\nok\n!! not done, halted by: x is 999 mm; allowed are 0 to 300 mm\nok\n"
+                                   "!! not done, halted by: x is 999 mm; allowed are 0 to 300 mm\nok\n");
+    assert_int_equal(p.scripts, 1);
+    send_text("M114\n");
+    work();
+    assert_string_equal(replies(), AT("110.0000"));
+}
+
+static void a_refused_script_puts_the_acceleration_back(void **state)
+{
+    (void)state;
+    send_text("M204 S500 G1 X110\nG1 X120\n");
+    port_fail(&p, KP_EXECUTION_FAILED, "Klipper refused: Move out of range\nreally");
+    port_answer(&p);
+    assert_string_equal(replies(), "!! Klipper refused: Move out of range really\n!! halted by: Klipper refused: Move out of range really\n");
+    assert_true(strstr(p.log, "\nM204 S3000\n") != NULL);
+    work();
+    assert_int_equal(p.scripts, 2);
+    send_text("M999\nG1 X110\n");
+    work();
+    assert_string_equal(replies(), "ok\nok\n");
+}
+
+static void m112_is_seen_while_lines_wait(void **state)
+{
+    (void)state;
+    send_text("G1 X110\nG1 X120\nG1 X130\nM1");
+    assert_int_equal(p.stops, 0);
+    send_text("12\n");
+    assert_int_equal(p.stops, 1);
+    assert_int_equal(p.scripts, 1);
+    assert_string_equal(replies(), "!! the machine was stopped: M112\n!! halted by: emergency stop by M112\n!! halted by: emergency stop by M112\n"
+                                   "!! halted by: emergency stop by M112\n");
+}
+
+static void no_more_than_a_thousand_lines_wait(void **state)
+{
+    (void)state;
+    size_t taken = 0;
+    while (gcode_session_room(p.s) > 0 && taken < 100000) {
+        gcode_session_take(p.s, "G1 X110\n", 8);
+        taken++;
+    }
+    assert_in_range(taken, GCODE_LINES_MAX, GCODE_LINES_MAX + 1); /* one is in flight */
+    for (size_t i = 0; i < taken; i++) {
+        port_answer(&p);
+        assert_string_equal(replies(), "ok\n");
+    }
+    assert_false(gcode_session_open(p.s));
+}
+
+static void a_client_that_never_reads_is_held_up(void **state)
+{
+    (void)state;
+    size_t taken = 0;
+    while (gcode_session_room(p.s) > 0 && taken < 100000) {
+        gcode_session_take(p.s, "M115\n", 5);
+        taken++;
+    }
+    assert_in_range(taken, GCODE_LINES_MAX, 3 * GCODE_LINES_MAX);
+    size_t lines = 0, n = strlen(replies());
+    for (size_t i = 0; i < n; i++)
+        lines += got[i] == '\n';
+    assert_int_equal(lines, 2 * taken);
+}
+
+static void own_home_script(void **state)
+{
+    (void)state;
+    send_text("G28\n");
+    work();
+    assert_string_equal(replies(), "ok\n");
+    assert_true(strncmp(p.log, "HOME_ALL; G28 Z; MANUAL_STEPPER STEPPER=rotation1 ENABLE=1 SET_POSITION=0; M400\n", 78) == 0);
+    p.log[0] = 0;
+    send_text("G28 X\n");
+    work();
+    assert_true(strncmp(p.log, "G28 X; M400\n", 12) == 0);
+}
+
+static void a_full_lane_is_an_error(void **state)
+{
+    (void)state;
+    p.full = true;
+    send_text("G1 X110\nM400\n");
+    assert_string_equal(replies(), "!! the lane is full\n!! halted by: the lane is full\n");
+    p.full = false;
+    send_text("M999\n");
+    assert_string_equal(replies(), "ok\n");
+}
+
+static void a_client_that_goes_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    send_text("M204 S500 G1 X110\nG1 X120\n");
+    gcode_session_end(p.s);
+    assert_true(gcode_session_busy(p.s));
+    port_fail(&p, KP_EXECUTION_FAILED, "Klipper refused");
+    assert_true(gcode_session_busy(p.s)); /* the acceleration is put back first */
+    port_answer(&p);
+    assert_false(gcode_session_busy(p.s));
+    assert_int_equal(p.scripts, 2);
+}
+
+static void an_unknown_rotary_axis_is_no_report(void **state)
+{
+    (void)state;
+    send_text("G1 A90\nM114\n");
+    work();
+    assert_string_equal(replies(), "ok\nok C: X:100.0000 Y:50.0000 Z:0.0000 A:90.0000 C:0.0000\n");
+    port_klippy(&p, KP_KLIPPY_SHUTDOWN);
+    replies();
+    port_klippy(&p, KP_KLIPPY_READY);
+    send_text("M999\nM114\n");
+    work();
+    assert_string_equal(replies(), "ok\n!! it is not known where axis A stands: home it with G28\n");
+}
+
+#define PLAIN(test) cmocka_unit_test_setup_teardown(test, open_plain, close_it)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        PLAIN(moves_run_ahead_and_a_barrier_waits), PLAIN(an_m114_long_after_asks_again), PLAIN(klippers_place_counts),
+        PLAIN(a_pin_holds_its_ok_and_nothing_else), PLAIN(a_pin_that_is_never_seen_is_no_ok), PLAIN(pins_written_twice_are_waited_for),
+        PLAIN(reads_are_sampled_after_what_came_before), PLAIN(errors_latch), PLAIN(a_refused_script_puts_the_acceleration_back),
+        PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
+        PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
+        cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
+        cmocka_unit_test_setup_teardown(own_home_script, open_home, close_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
