@@ -30,7 +30,7 @@ static inline struct lane_job *port_submit(void *to, const struct lane_script *s
     struct kp_error e;
     if (p->done)
         abort();
-    if (p->full || kp_machine_klippy_state(p->r.m) != KP_KLIPPY_READY) {
+    if (p->full || kp_safety_latched(p->r.m) || kp_machine_klippy_state(p->r.m) != KP_KLIPPY_READY) { /* the lane's gate */
         kp_error_set(&e, p->full ? KP_QUEUE_FULL : KP_KLIPPY_DISCONNECTED, NULL, p->full ? "the lane is full" : "Klipper is not ready");
         kp_faults_add(f, &e);
         return NULL;

@@ -175,6 +175,18 @@ static void errors_latch(void **state)
     assert_string_equal(replies(), "ok\nok C: X:0.0000 Y:0.0000 Z:0.0000 A:0.0000 C:0.0000\n");
 }
 
+static void a_line_that_fails_gives_no_report(void **state)
+{
+    (void)state;
+    send_text("M115 M114 M0\nG21\n");
+    work();
+    assert_string_equal(replies(), "!! M0 and M1 are for files: nobody here could let the stream go on\n"
+                                   "!! halted by: M0 and M1 are for files: nobody here could let the stream go on\n");
+    send_text("M999\nM114 M105\n");
+    work();
+    assert_string_equal(replies(), "ok\nok C: X:100.0000 Y:50.0000 Z:0.0000 A:0.0000 C:0.0000\nV1:-45.20 V2:-3.10\n"); /* one ok */
+}
+
 static void ack_answers_ok_as_well_and_drops_what_waited(void **state)
 {
     (void)state;
@@ -304,7 +316,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PLAIN(moves_run_ahead_and_a_barrier_waits), PLAIN(an_m114_long_after_asks_again), PLAIN(klippers_place_counts),
         PLAIN(a_pin_holds_its_ok_and_nothing_else), PLAIN(a_pin_that_is_never_seen_is_no_ok), PLAIN(pins_written_twice_are_waited_for),
-        PLAIN(reads_are_sampled_after_what_came_before), PLAIN(errors_latch), PLAIN(a_refused_script_puts_the_acceleration_back),
+        PLAIN(reads_are_sampled_after_what_came_before), PLAIN(errors_latch), PLAIN(a_line_that_fails_gives_no_report), PLAIN(a_refused_script_puts_the_acceleration_back),
         PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
