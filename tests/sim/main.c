@@ -18,15 +18,18 @@
 #include "log.h"
 #include "mcu.h"
 #include "pins.h"
+#include "wire.h"
 #include "world.h"
 
 enum { EXIT_OK, EXIT_START, EXIT_USAGE };
+enum { WIRE_MAX = 65536 }; /* bytes on the way to a host that does not read */
 enum { POLL_PTY, POLL_SIGNAL, POLL_STDIN, POLL_CONTROL, POLL_COUNT = POLL_CONTROL + 1 + CLIENTS_MAX };
 
 struct options {
     const char *pty, *control, *world, *log;
     bool strict, log_steps, die_with_stdin;
     uint64_t clock_start;
+    int64_t wire_delay_ns, wire_jitter_ns;
 };
 
 struct sim {
@@ -36,6 +39,7 @@ struct sim {
     struct world world;
     struct mcu mcu;
     struct control control;
+    struct wire in, out;
     int pty, slave, signals; /* owned */
     bool linked, bound; /* link and socket are ours to remove */
     bool host_silent;
@@ -53,16 +57,28 @@ static int usage(const char *why)
 {
     fprintf(stderr,
         "kp-sim: %s\nusage: kp-sim --pty LINK --control SOCKET --world FILE --log EVENTLOG\n"
-        "              [--strict] [--log-steps] [--die-with-stdin] [--clock-start TICKS]\n",
+        "              [--strict] [--log-steps] [--die-with-stdin] [--clock-start TICKS]\n"
+        "              [--wire-delay US] [--wire-jitter US]\n",
         why);
     return EXIT_USAGE;
+}
+
+static bool microseconds(const char *text, int64_t *ns)
+{
+    char *end;
+    long us = strtol(text, &end, 10);
+
+    if (*end || end == text || us < 0 || us > 1000000) return false;
+    *ns = (int64_t)us * 1000;
+    return true;
 }
 
 static int parse_options(struct options *o, int argc, char **argv)
 {
     static const struct option names[] = {{"pty", required_argument, NULL, 'p'}, {"control", required_argument, NULL, 'c'},
         {"world", required_argument, NULL, 'w'}, {"log", required_argument, NULL, 'l'}, {"strict", no_argument, NULL, 's'},
-        {"log-steps", no_argument, NULL, 'S'}, {"die-with-stdin", no_argument, NULL, 'd'}, {"clock-start", required_argument, NULL, 'k'}, {0}};
+        {"log-steps", no_argument, NULL, 'S'}, {"die-with-stdin", no_argument, NULL, 'd'}, {"clock-start", required_argument, NULL, 'k'},
+        {"wire-delay", required_argument, NULL, 'D'}, {"wire-jitter", required_argument, NULL, 'J'}, {0}};
     char *end;
     int c;
 
@@ -78,6 +94,12 @@ static int parse_options(struct options *o, int argc, char **argv)
         case 'k':
             o->clock_start = strtoull(optarg, &end, 10);
             if (*end || end == optarg) return usage("--clock-start needs a number");
+            break;
+        case 'D':
+            if (!microseconds(optarg, &o->wire_delay_ns)) return usage("--wire-delay needs 0 to 1000000 us");
+            break;
+        case 'J':
+            if (!microseconds(optarg, &o->wire_jitter_ns)) return usage("--wire-jitter needs 0 to 1000000 us");
             break;
         default: return usage("unknown option");
         }
@@ -155,6 +177,8 @@ static bool sim_start(struct sim *s)
     }
     s->mcu.strict = s->opt.strict;
     s->mcu.log_steps = s->opt.log_steps;
+    wire_init(&s->in, s->opt.wire_delay_ns, s->opt.wire_jitter_ns, 1);
+    wire_init(&s->out, s->opt.wire_delay_ns, s->opt.wire_jitter_ns, 2);
     remove_old(s->opt.control, S_IFSOCK);
     s->bound = control_open(&s->control, s->opt.control, &s->mcu, &s->world, &s->pins, &s->log) == 0;
     if (!s->bound || !signals_open(s) || !pty_open(s)) {
@@ -183,12 +207,19 @@ static void sim_stop(struct sim *s)
     if (s->linked) unlink(s->opt.pty);
     for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++)
         if (fds[i] >= 0) close(fds[i]);
+    wire_fini(&s->in);
+    wire_fini(&s->out);
     mcu_fini(&s->mcu);
     world_fini(&s->world);
     log_close(&s->log);
 }
 
 /* ---- the loop ---- */
+
+static bool wired(const struct sim *s)
+{
+    return s->opt.wire_delay_ns || s->opt.wire_jitter_ns;
+}
 
 static void pty_read(struct sim *s)
 {
@@ -200,18 +231,51 @@ static void pty_read(struct sim *s)
     if (now - s->mcu.heard_ns > 3000000000) {
         tcflush(s->slave, TCIFLUSH); /* old responses that nobody read */
         s->mcu.proto.out.n = 0;
+        wire_take(&s->out, s->out.bytes.n);
     }
-    mcu_input(&s->mcu, bytes, (size_t)n, now);
+    if (wired(s))
+        wire_put(&s->in, bytes, (size_t)n, now); /* lost when memory is out, as on a wire */
+    else
+        mcu_input(&s->mcu, bytes, (size_t)n, now);
+}
+
+/* What has come to the microcontroller's end of the wire. */
+static void wire_read(struct sim *s)
+{
+    int64_t now = now_ns();
+    size_t n = s->mcu.hang_until_ns ? 0 : wire_ready(&s->in, now);
+
+    if (!n) return;
+    mcu_input(&s->mcu, (const uint8_t *)s->in.bytes.p, n, now);
+    wire_take(&s->in, n);
 }
 
 static void pty_write(struct sim *s)
 {
     struct buf *out = &s->mcu.proto.out;
+    size_t ready = out->n;
     ssize_t n;
 
-    if (s->mcu.hang_until_ns || !out->n) return;
-    n = write(s->pty, out->p, out->n);
-    if (n > 0) buf_drop_front(out, (size_t)n);
+    if (s->mcu.hang_until_ns) return;
+    if (wired(s)) {
+        if (s->out.bytes.n < WIRE_MAX) wire_put(&s->out, (const uint8_t *)out->p, out->n, now_ns()); /* else nobody reads */
+        out->n = 0;
+        out = &s->out.bytes;
+        ready = wire_ready(&s->out, now_ns());
+    }
+    if (!ready) return;
+    n = write(s->pty, out->p, ready);
+    if (n <= 0) return;
+    if (wired(s))
+        wire_take(&s->out, (size_t)n);
+    else
+        buf_drop_front(out, (size_t)n);
+}
+
+/* The shorter of two waits; -1 is for ever. */
+static int64_t sooner(int64_t a, int64_t b)
+{
+    return b >= 0 && (a < 0 || b < a) ? b : a;
 }
 
 static bool stdin_ended(void)
@@ -222,9 +286,10 @@ static bool stdin_ended(void)
     return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
-static void fill_polls(const struct sim *s, struct pollfd *fds)
+static void fill_polls(const struct sim *s, struct pollfd *fds, int64_t now)
 {
-    short pty = (short)(POLLIN | (s->mcu.proto.out.n ? POLLOUT : 0));
+    bool writes = s->mcu.proto.out.n || wire_ready(&s->out, now);
+    short pty = (short)(POLLIN | (writes ? POLLOUT : 0));
 
     fds[POLL_PTY] = (struct pollfd){.fd = s->mcu.hang_until_ns ? -1 : s->pty, .events = pty};
     fds[POLL_SIGNAL] = (struct pollfd){.fd = s->signals, .events = POLLIN};
@@ -242,13 +307,16 @@ static bool turn(struct sim *s)
     pty_write(s);
     log_flush(&s->log);
     control_flush(&s->control);
-    if (other >= 0 && (wait < 0 || other < wait)) wait = other;
-    fill_polls(s, fds);
+    wait = sooner(wait, other);
+    if (!s->mcu.hang_until_ns) wait = sooner(wait, wire_wait(&s->in, began));
+    if (!wire_ready(&s->out, began)) wait = sooner(wait, wire_wait(&s->out, began)); /* else the pty had no room and wakes us */
+    fill_polls(s, fds, began);
     ts = (struct timespec){.tv_sec = wait / 1000000000, .tv_nsec = wait % 1000000000};
     mcu_note_load(&s->mcu, now_ns() - began);
     if (ppoll(fds, POLL_COUNT, wait < 0 ? NULL : &ts, NULL) < 0 && errno != EINTR) return false;
     if (fds[POLL_SIGNAL].revents || (fds[POLL_STDIN].revents && stdin_ended())) return false;
     if (fds[POLL_PTY].revents & POLLIN) pty_read(s);
+    wire_read(s);
     began = now_ns();
     mcu_run(&s->mcu, began);
     control_serve(&s->control, fds + POLL_CONTROL, CLIENTS_MAX + 1, began);

@@ -72,7 +72,11 @@ static void stepper_load(struct mcu *m, struct stepper *s, bool standing)
     move_pop(m, &s->queue);
     timer_del(&s->quiet);
     first = s->step_clock + s->interval;
-    timer_add(m, &s->timer, standing ? mcu_wide_clock(m, (uint32_t)first) : first);
+    if (standing) {
+        first = mcu_wide_clock(m, (uint32_t)first);
+        if (first > s->step_clock + quiet_ticks) motion_end(m, s, false); /* told early of a motion that begins later */
+    }
+    timer_add(m, &s->timer, first);
 }
 
 static void note_step(struct mcu *m, struct stepper *s, struct when at)
