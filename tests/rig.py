@@ -56,6 +56,17 @@ def free_port(taken=()):
     raise RigError("no free port found")
 
 
+def link_tree(source, target, copied=()):
+    """Links to everything in source, in the folder target. A script that Python is started with is copied: it looks for its modules
+    where the file itself lies."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in source.iterdir():
+        if entry.name in copied:
+            shutil.copy(entry, target / entry.name)
+        else:
+            (target / entry.name).symlink_to(entry)
+
+
 # ---- configuration files -------------------------------------------------------------------------------------------
 
 def cfg_parse(text):
@@ -145,6 +156,39 @@ def rpc(path, method, params=None, timeout=30.0):
             return answer.get("result")
 
 
+class Pushes:
+    """What Klipper sends to a method that is registered on its own socket, with Pushes(socket, method) as p: p.next(timeout)."""
+
+    def __init__(self, path, method):
+        self.buf = b""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(path))
+        template = {"id": 1, "method": "register_remote_method", "params": {"remote_method": method, "response_template": {"method": method}}}
+        self.sock.sendall(json.dumps(template).encode() + b"\x03")
+        self._message(5.0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+
+    def _message(self, timeout):
+        deadline = time.monotonic() + timeout
+        while b"\x03" not in self.buf:
+            self.sock.settimeout(max(0.01, deadline - time.monotonic()))
+            data = self.sock.recv(65536)
+            if not data:
+                raise ConnectionError("Klipper closed the connection")
+            self.buf += data
+        line, self.buf = self.buf.split(b"\x03", 1)
+        return json.loads(line)
+
+    def next(self, timeout):
+        """The params of the next push, from the oldest on; TimeoutError when none comes."""
+        return self._message(timeout)["params"]
+
+
 # ---- the rig -----------------------------------------------------------------------------------------------------------
 
 class Rig:
@@ -152,6 +196,8 @@ class Rig:
 
     shim           False leaves the shim out
     strict         a late command shuts the simulated MCU down
+    extras         Klipper gets our extra: it runs from a tree of links in the rig's folder, with klipper_cfg/extras linked in, and
+                   printer.cfg gets [klipperplace] where printer_extra does not name it
     websocket      the shim reaches Moonraker by WebSocket instead of its unix socket
     printer_extra, moonraker_extra, klipperplace_extra
                    configuration text: its options override those of the demo's file, its new sections are added
@@ -160,7 +206,7 @@ class Rig:
     shim_env       more environment for the shim
     """
 
-    def __init__(self, *, shim=True, strict=False, websocket=False, printer_extra="", moonraker_extra="",
+    def __init__(self, *, shim=True, strict=False, extras=False, websocket=False, printer_extra="", moonraker_extra="",
                  klipperplace_extra="", world_extra="", sim_args=(), shim_env=None):
         clean_stale()
         self.dir = Path(tempfile.mkdtemp(prefix="kp-rig-", dir="/tmp"))
@@ -177,6 +223,9 @@ class Rig:
         self.klippy_socket = self.dir / "klippy.sock"
         self.moonraker_socket = self.data / "comms" / "moonraker.sock"
         self.event_log = self.dir / "events.jsonl"
+        self.extras = extras
+        if extras and "[klipperplace]" not in printer_extra:
+            printer_extra += "\n[klipperplace]\n"
         self._write_configs(websocket, printer_extra, moonraker_extra, klipperplace_extra, world_extra)
         self._make_parts(shim, ["--strict"] * strict + list(sim_args), shim_env or {})
         write_run_file(self.dir, [])
@@ -203,19 +252,33 @@ class Rig:
     def _make_parts(self, shim, sim_args, shim_env):
         python = REPO / ".venv" / "bin" / "python"
         config, logs = self.data / "config", self.data / "logs"
-        klippy = os.environ.get("KLIPPY")
-        klippy = [os.environ.get("KLIPPY_PYTHON", python), klippy] if klippy else [python, "-m", "klippy"]
+        klippy, klippy_env = self._klippy(python)
         env = {"ASAN_OPTIONS": "detect_leaks=1:exitcode=99", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99"}
         self.sim = Process(self.dir, "sim", [
             build_dir() / "tests" / "sim" / "kp-sim", "--pty", self.pty, "--control", self.sim_socket,
             "--world", self.dir / "world.txt", "--log", self.event_log, "--die-with-stdin", *sim_args], env=env, sanitized=True)
         self.klipper = Process(self.dir, "klipper", [
-            *klippy, "-a", self.klippy_socket, "-l", logs / "klippy.log", "-I", self.dir / "console", config / "printer.cfg"])
+            *klippy, "-a", self.klippy_socket, "-l", logs / "klippy.log", "-I", self.dir / "console", config / "printer.cfg"],
+            env=klippy_env)
         self.moonraker = Process(self.dir, "moonraker", [
             python, "-m", "moonraker", "-d", self.data, "-c", config / "moonraker.conf", "-l", logs / "moonraker.log"])
         self.shim = Process(self.dir, "shim", [
             build_dir() / "shim" / "klipperplaced", "--config", config / "klipperplace.cfg"],
             env={**env, **shim_env}, sanitized=True) if shim else None
+
+    def _klippy(self, python):
+        """Command and environment of Klipper: KLIPPY's, or the one of .venv."""
+        klippy = os.environ.get("KLIPPY")
+        if self.extras:
+            source = Path(klippy).resolve().parent if klippy else next((REPO / ".venv" / "lib").glob("python3*/site-packages/klippy"))
+            tree = self.dir / "host" / "klippy"
+            link_tree(source, tree, copied=("klippy.py",))
+            (tree / "extras").unlink()
+            link_tree(source / "extras", tree / "extras")
+            link_tree(REPO / "klipper_cfg" / "extras", tree / "extras")
+        if klippy:
+            return [os.environ.get("KLIPPY_PYTHON", python), tree / "klippy.py" if self.extras else klippy], {}
+        return [python, "-m", "klippy"], {"PYTHONPATH": str(tree.parent)} if self.extras else {}
 
     @property
     def parts(self):
