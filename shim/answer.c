@@ -266,7 +266,7 @@ json_t *answer_status(const struct kp_machine *m, const struct answer_time *t)
                                 "moonraker_connected", kp_machine_moonraker_connected(m));
     json_t *queue = json_pack("{s:I,s:b,s:b}", "size", (json_int_t)t->queue, "executing", t->running != NULL, "paused", 0);
     json_t *safety = json_pack("{s:s,s:b}", "level", kp_level_name(kp_safety_level(m)), "emergency_stop_active", kp_safety_latched(m));
-    json_t *klipper = json_pack("{s:s,s:n}", "state", kp_klippy_name(kp_machine_klippy_state(m)), "extra");
+    json_t *klipper = json_pack("{s:s,s:O?}", "state", kp_klippy_name(kp_machine_klippy_state(m)), "extra", t->extra);
     return json_pack("{s:o,s:o,s:o,s:b,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "printer_status", printer, "position", place_json(has_live, live), "homed_axes",
                      axis_names(m, true, 0), "vacuum_enabled", enabled, "vacuum_power", power, "fan_speed", part, "fan_states", blow, "pwm_outputs", pwm,
                      "actuators", actuators, "sensors", sensors, "queue", queue, "safety", safety, "connection", connection(m, t), "klipper", klipper, "stale", !t->fresh, "timestamp", stamp(t));

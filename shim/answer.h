@@ -30,6 +30,7 @@ struct answer_time {
     double wall;   /* s since the epoch of the last push; 0: none */
     size_t queue;  /* commands in the lane */
     const char *running;
+    json_t *extra; /* what the Klipper extra says of itself, or NULL */
 };
 
 /* Data of each command, new references. */

@@ -100,7 +100,7 @@ static void tell_data(struct app *a, app_done *done, void *user, json_t *data)
 
 static struct answer_time read_time(const struct app *a)
 {
-    return (struct answer_time){ state_fresh(a->state), state_pushed_wall(a->state), lane_size(a->lane), lane_running(a->lane) };
+    return (struct answer_time){ state_fresh(a->state), state_pushed_wall(a->state), lane_size(a->lane), lane_running(a->lane), state_extra(a->state) };
 }
 
 /* ---- requests that wait ---- */

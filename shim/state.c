@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "extra.h"
 #include "json.h"
 #include "log.h"
 #include "loop.h"
@@ -19,6 +20,7 @@ struct state {
     struct loop *loop;
     struct kp_machine *machine;
     struct mr *mr;
+    struct extra *extra;
     struct state_events ev;
     void *user;
     struct loop_timer *poll;
@@ -86,6 +88,7 @@ static void feed_status(struct state *s, json_t *status)
         f.object = kp_str_of(object);
         json_each(fields, feed_field, &f);
     }
+    extra_status(s->extra, json_object_get(status, EXTRA_OBJECT));
 }
 
 static void feed_push(struct state *s, json_t *status)
@@ -156,6 +159,8 @@ static void on_settings(void *user, const struct mr_reply *r)
     json_t *objects = json_object();
     for (size_t i = 0; (name = kp_machine_watch(s->machine, i)); i++)
         json_object_set_new(objects, name, json_null());
+    if (extra_there(s->extra))
+        json_object_set_new(objects, EXTRA_OBJECT, json_null());
     ask(s, "printer.objects.subscribe", json_pack("{s:o}", "objects", objects), on_subscribed);
 }
 
@@ -167,6 +172,7 @@ static void on_objects(void *user, const struct mr_reply *r)
     if (!answered(s, r, "objects"))
         return;
     kp_machine_reset(s->machine);
+    extra_objects(s->extra, s->mr, json_object_get(r->result, "objects"));
     json_array_foreach(json_object_get(r->result, "objects"), i, name)
         if (json_is_string(name))
             kp_machine_object(s->machine, (struct kp_str){ json_string_value(name), json_string_length(name) });
@@ -242,7 +248,8 @@ static void on_up(void *user)
     struct state *s = user;
     log_line(LOG_INFO, "state", "moonraker=connected");
     kp_machine_moonraker(s->machine, true);
-    mr_call(s->mr, "server.connection.identify", json_pack("{s:s,s:s,s:s,s:s}", "client_name", "klipperplace", "version", kp_version(), "type", "other", "url",
+    extra_connected(s->extra);
+    mr_call(s->mr, "server.connection.identify", json_pack("{s:s,s:s,s:s,s:s}", "client_name", "klipperplace", "version", kp_version(), "type", "agent", "url",
             "http://127.0.0.1/"), CALL_MS, on_identified, s);
     s->ev.changed(s->user);
 }
@@ -266,6 +273,11 @@ static void on_notify(void *user, const char *method, json_t *params)
     if (!strcmp(method, "notify_status_update")) {
         if (s->subscribed)
             feed_push(s, json_array_get(params, 0));
+    } else if (!strcmp(method, EXTRA_PUSH)) {
+        if (s->subscribed) { /* some inputs only: it makes nothing else fresh */
+            feed_status(s, json_object_get(params, "status"));
+            s->ev.changed(s->user);
+        }
     } else if (!strcmp(method, "notify_gcode_response")) {
         const char *line = json_string_value(json_array_get(params, 0));
         if (line)
@@ -291,7 +303,8 @@ struct state *state_new(struct loop *l, struct kp_machine *m, const struct mr_co
         return NULL;
     s->loop = l, s->machine = m, s->ev = *ev, s->user = user;
     s->poll = loop_timer_new(l, on_poll, s);
-    s->mr = s->poll ? mr_new(l, cfg, &up, s) : NULL;
+    s->extra = extra_new();
+    s->mr = s->poll && s->extra ? mr_new(l, cfg, &up, s) : NULL;
     if (!s->mr) {
         state_free(s);
         return NULL;
@@ -304,6 +317,7 @@ void state_free(struct state *s)
     if (!s)
         return;
     mr_free(s->mr);
+    extra_free(s->extra);
     loop_timer_free(s->poll);
     free(s);
 }
@@ -330,7 +344,12 @@ double state_pushed_wall(const struct state *s)
     return s->wall;
 }
 
-struct refresh { struct state *s; state_done *done; void *user; };
+json_t *state_extra(const struct state *s)
+{
+    return extra_told(s->extra);
+}
+
+struct refresh { struct state *s; state_done *done; void *user; int64_t timeout_ms; char object[]; };
 
 static void on_refreshed(void *user, const struct mr_reply *r)
 {
@@ -339,6 +358,23 @@ static void on_refreshed(void *user, const struct mr_reply *r)
         feed_status(q->s, json_object_get(r->result, "status"));
     q->done(q->user, r->outcome == MR_OK);
     free(q);
+}
+
+static json_t *one_object(const char *object)
+{
+    return json_pack("{s:{s:n}}", "objects", object);
+}
+
+/* The extra's answer; an error of its own is no reason not to ask Klipper as without it. */
+static void on_read(void *user, const struct mr_reply *r)
+{
+    struct refresh *q = user;
+    if (r->outcome == MR_ERROR) {
+        extra_read_failed(q->s->extra, r->message);
+        if (mr_call(q->s->mr, "printer.objects.query", one_object(q->object), q->timeout_ms, on_refreshed, q))
+            return;
+    }
+    on_refreshed(q, r);
 }
 
 /* {"x": "open"}: the endstops as just asked, in the words of their status object. */
@@ -360,15 +396,18 @@ static void on_endstops(void *user, const struct mr_reply *r)
 
 void state_refresh(struct state *s, const char *object, int64_t timeout_ms, state_done *done, void *user)
 {
-    struct refresh *q = malloc(sizeof *q);
+    size_t n = strlen(object) + 1;
+    struct refresh *q = malloc(sizeof *q + n);
     if (!q) {
         done(user, false);
         return;
     }
-    *q = (struct refresh){ s, done, user };
+    *q = (struct refresh){ s, done, user, timeout_ms };
+    memcpy(q->object, object, n);
     if (!strcmp(object, "query_endstops")) { /* its status holds only what was last asked */
         mr_call(s->mr, "printer.query_endstops.status", NULL, timeout_ms, on_endstops, q);
         return;
     }
-    mr_call(s->mr, "printer.objects.query", json_pack("{s:{s:n}}", "objects", object), timeout_ms, on_refreshed, q);
+    bool now = extra_reads(s->extra);
+    mr_call(s->mr, now ? EXTRA_READ : "printer.objects.query", one_object(object), timeout_ms, now ? on_read : on_refreshed, q);
 }

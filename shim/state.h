@@ -3,6 +3,7 @@
 #ifndef STATE_H
 #define STATE_H
 
+#include <jansson.h>
 #include <kp.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,7 +14,7 @@ struct mr_config;
 struct state;
 
 struct state_events {
-    void (*changed)(void *user);                   /* the connection, or Klipper's state, is another */
+    void (*changed)(void *user);                   /* the connection or Klipper's state is another, or the extra told of an input */
     void (*pushed)(void *user);                    /* a push was fed: subscribed fields are fresh */
     void (*console)(void *user, const char *line); /* one line of Klipper's console */
 };
@@ -30,7 +31,9 @@ void state_again(struct state *s);
 bool state_fresh(const struct state *s);
 /* Seconds since the epoch of the last push; 0: none yet. */
 double state_pushed_wall(const struct state *s);
-/* Asks Klipper for one object now (up to a tick of 250 ms); done comes exactly once. ok is false when it could not be asked. */
+/* What the Klipper extra says of itself, borrowed; NULL: it is not there. */
+json_t *state_extra(const struct state *s);
+/* Asks Klipper for one object now (a ms with the extra, else up to a tick of 250 ms); done comes exactly once. ok is false when it could not be asked. */
 typedef void state_done(void *user, bool ok);
 void state_refresh(struct state *s, const char *object, int64_t timeout_ms, state_done *done, void *user);
 

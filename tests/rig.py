@@ -157,14 +157,18 @@ def rpc(path, method, params=None, timeout=30.0):
 
 
 class Pushes:
-    """What Klipper sends to a method that is registered on its own socket, with Pushes(socket, method) as p: p.next(timeout)."""
+    """What Klipper sends by itself on its own socket, with Pushes(socket, ...) as p: p.next(timeout): calls of a remote method that is
+    registered here, or, without a method's name, lines of its console."""
 
-    def __init__(self, path, method):
+    def __init__(self, path, method=None):
         self.buf = b""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(str(path))
-        template = {"id": 1, "method": "register_remote_method", "params": {"remote_method": method, "response_template": {"method": method}}}
-        self.sock.sendall(json.dumps(template).encode() + b"\x03")
+        params = {"response_template": {"method": "push"}}
+        if method:
+            params["remote_method"] = method
+        request = {"id": 1, "method": "register_remote_method" if method else "gcode/subscribe_output", "params": params}
+        self.sock.sendall(json.dumps(request).encode() + b"\x03")
         self._message(5.0)
 
     def __enter__(self):

@@ -30,6 +30,9 @@ calibration:
     4.5, -90
 valid_voltage: 0.2, 4.8
 threshold: -30
+[gcode_macro BUSY]
+gcode:
+    {% for i in range(400) %}{% for j in range(400) %}{% endfor %}{% endfor %}
 """
 
 
@@ -286,28 +289,36 @@ def test_wait_sensor_stuck(fast):
 # ---- what ends it ----------------------------------------------------------------------------------------------------------
 
 def stall(machine, seconds, script):
-    """Klipper stands still for so long, just after it has taken a script."""
-    later = Later(machine.gcode, script)
-    time.sleep(0.002)
-    machine.klipper.pause()
-    time.sleep(seconds)
-    machine.klipper.resume()
+    """Klipper stands still for so long after the script's first line, whose start is not sent yet: BUSY keeps it from that for some ms.
+    Where this machine made it much longer, there is nothing to see."""
+    with rig.Pushes(machine.klippy_socket) as console:
+        later = Later(rig.rpc, machine.klippy_socket, "gcode/script", {"script": script.replace("\n", "\nRESPOND MSG=now\nBUSY\n", 1)})
+        while "now" not in console.next(5)["response"]:
+            pass
+        began = time.monotonic()
+        machine.klipper.pause()
+        time.sleep(seconds)
+        machine.klipper.resume()
+    if time.monotonic() - began > seconds + 0.2 * LEAD_S:
+        pytest.skip("this machine is too busy: a stall became much longer than meant")
     return later.answer(20)
 
 
 def test_stalls(fast):
     """Stalls of up to 0.6 of the lead: no shutdown. The first margin below half brings Klipper's own timing, which is told."""
     with rig.Pushes(fast.klippy_socket, "klipperplace_push") as pushes:
+        for i in range(8):
+            stall(fast, LEAD_S * 0.25, f"SET_PIN PIN=valve1 VALUE={i % 2}\nG1 X{100 + i % 2} F30000\nM400")
+        assert 50 < extra(fast)["margin_ms"] < 80 and extra(fast)["timing"] == "fast"
         for i in range(400 if rig.long_run() else 30):
             stall(fast, LEAD_S * 0.6 * (i % 5 + 1) / 5, f"SET_PIN PIN=valve1 VALUE={i % 2}\nG1 X{100 + i % 2} F30000\nM400")
         status = extra(fast)
         assert unhurt(fast)
-        assert (status["margin_ms"] < 50) == bool(status["stopped"])
-        if status["stopped"]:
-            assert pushes.next(1)["status"]["klipperplace"]["stopped"] == status["stopped"]
-            assert status["timing"] == "klipper" and status["why"] == status["stopped"]
-            assert "Klipper's own timing until restart" in fast.klippy_log()
-            assert pin_after(fast, 1 - fast.sim_cmd("pin PD2")["value"]) >= SLOW_S
+        assert status["margin_ms"] < 50 and status["stopped"]
+        assert status["timing"] == "klipper" and status["why"] == status["stopped"]
+        assert pushes.next(1)["status"]["klipperplace"]["stopped"] == status["stopped"]
+        assert "Klipper's own timing until restart" in fast.klippy_log()
+        assert pin_after(fast, 1 - fast.sim_cmd("pin PD2")["value"]) >= SLOW_S
 
 
 def test_shutdown_while_waiting(machine):

@@ -269,6 +269,8 @@ class Timing:
     # -- how near it was
 
     def _started(self, _curtime, _est_print_time, print_time):
+        if self.pending is not None and self.klipper.flusher.need_flush_time >= self.pending:
+            return  # an earlier one is still to be sent, and is nearer
         self.pending = print_time if self.fast else None
 
     def _sent(self):

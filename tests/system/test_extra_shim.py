@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shim with the Klipper extra: it asks now, hears inputs at once, says what the extra says, and goes on without it.
+
+Invariant: everything here also works on a machine without the extra; test_io.py and test_state.py show that.
+"""
+import time
+
+import pytest
+
+import rig
+from helpers import Later, get, ok, wait_for
+
+TICK_S = 0.25  # of Klipper's status
+
+EXTRA = """
+[klipperplace]
+[gcode_macro BUSY]
+gcode:
+    {% for i in range(400) %}{% for j in range(400) %}{% endfor %}{% endfor %}
+"""
+
+
+@pytest.fixture(scope="module")
+def machine():
+    with rig.Rig(extras=True, printer_extra=EXTRA) as r:
+        yield r
+
+
+def extra(machine):
+    return ok(get(machine, "status"))["klipper"]["extra"]
+
+
+def button(machine):
+    return ok(get(machine, "gpio/read?pin=start_button"))["state"]
+
+
+def test_status_tells(machine):
+    wait_for("its status", lambda: extra(machine)["parts"]["read"] == "on", 5)
+    told = extra(machine)
+    assert told["parts"] == {"read": "on", "push": "on", "pnp_wait": "on", "pnp_sensor": "on", "fast_start": "on", "exact_wait": "on"}
+    assert told["lead_ms"] == 100 and told["timing"] == "klipper" and told["why"] == "just started"
+
+
+def test_live_reads(machine):
+    """Twenty live reads of three kinds take less than eight ticks."""
+    began = time.monotonic()
+    for i in range(20):
+        path = ("gpio/read?pin=start_button&live=true", "sensor/read?sensor=vacuum1&live=true", "position?live=true")[i % 3]
+        ok(get(machine, path))
+    assert time.monotonic() - began < 8 * TICK_S
+
+
+def test_inputs_at_once(machine):
+    """Ten presses and releases, eight of them seen within half a tick, which without a push happens once in twenty times."""
+    took = []
+    for i in range(10):
+        wanted = 1 - i % 2
+        machine.sim_cmd("press start_button" if wanted else "release start_button")
+        began = time.monotonic()
+        wait_for("it is seen", lambda: button(machine) == wanted, 5, every=0.001)
+        took.append(time.monotonic() - began)
+        time.sleep(0.1 + 0.02 * i)  # another place in the tick
+    assert sum(t < TICK_S / 2 for t in took) >= 8, took
+
+
+def test_margin_is_told(machine):
+    """A stall of Klipper that eats most of the lead while it works on a script: told by the status and by the log."""
+    machine.gcode("G28\nM400")
+    wait_for("early starts", lambda: extra(machine)["timing"] == "fast", 15)
+    for i in range(10):  # one is enough; a busy machine may come too late to stop it in time
+        with rig.Pushes(machine.klippy_socket) as console:
+            text = f"SET_PIN PIN=valve1 VALUE={1 - i % 2}\nRESPOND MSG=now\nBUSY\nM400"
+            script = Later(rig.rpc, machine.klippy_socket, "gcode/script", {"script": text})
+            while "now" not in console.next(5)["response"]:
+                pass
+            machine.klipper.pause()
+            time.sleep(0.070)
+            machine.klipper.resume()
+        script.answer(10)
+        time.sleep(TICK_S)
+        if extra(machine)["stopped"]:
+            break
+    told = extra(machine)
+    assert told["margin_ms"] < 50 and "ms left of 100" in told["stopped"] and told["timing"] == "klipper"
+    assert "timing=klipper" in machine.shim.output()
+
+
+def test_without_it_again(machine):
+    """Klipper restarted without the section: the shim says so and reads as before."""
+    config = machine.data / "config" / "printer.cfg"
+    config.write_text(config.read_text().replace("[klipperplace]", ""))
+    Later(machine.moonraker_call, "printer.restart")
+    wait_for("Klipper goes", lambda: machine.get("/ready")[0] != 200, 10)
+    wait_for("and is back", lambda: machine.get("/ready")[0] == 200, 20)
+    assert extra(machine) is None
+    ok(get(machine, "sensor/read?sensor=vacuum1&live=true"))
+    machine.sim_cmd("press start_button")
+    wait_for("a tick", lambda: button(machine) == 1, 2)
