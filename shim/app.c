@@ -607,6 +607,7 @@ void app_metrics(const struct app *a, struct metrics_now *now)
     now->latched = kp_safety_latched(a->machine);
     now->level = kp_safety_level(a->machine);
     now->lane = lane_size(a->lane);
+    state_extra_metrics(a->state, &now->extra);
 }
 
 const struct kp_machine *app_machine(const struct app *a)

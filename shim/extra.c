@@ -2,10 +2,12 @@
 /* What is known of the Klipper extra, for state.c. Invariant: it counts as there only between Klipper's list of objects that names it and the next list. */
 #include "extra.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "log.h"
+#include "metrics.h"
 #include "moonraker.h"
 
 #define VERSION 1 /* of its status and endpoints that we understand */
@@ -101,4 +103,21 @@ void extra_read_failed(struct extra *x, const char *message)
 json_t *extra_told(const struct extra *x)
 {
     return x->there ? x->told : NULL;
+}
+
+void extra_metrics(const struct extra *x, struct metrics_extra *out)
+{
+    const char *name;
+    json_t *how, *margin = x->there ? json_object_get(x->told, "margin_ms") : NULL;
+    *out = (struct metrics_extra){ .there = x->there, .margin_ms = json_is_number(margin) ? json_number_value(margin) : NAN };
+    if (!x->there)
+        return;
+    out->fast = !strcmp(text_of(x->told, "timing"), "fast");
+    out->starts = json_number_value(json_object_get(x->told, "starts"));
+    json_object_foreach(json_object_get(x->told, "parts"), name, how) {
+        if (out->parts == METRICS_PARTS || name[strspn(name, "abcdefghijklmnopqrstuvwxyz_")])
+            continue; /* a label must need no quoting */
+        out->part[out->parts].name = name;
+        out->part[out->parts++].on = json_is_string(how) && !strcmp(json_string_value(how), "on");
+    }
 }

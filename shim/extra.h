@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 struct extra;
+struct metrics_extra;
 struct mr;
 
 #define EXTRA_OBJECT "klipperplace"            /* its status object */
@@ -27,5 +28,7 @@ bool extra_reads(const struct extra *x);
 void extra_read_failed(struct extra *x, const char *message);
 /* All that it has told, borrowed; NULL when it is not there. */
 json_t *extra_told(const struct extra *x);
+/* The same for metrics; names are borrowed until something is told again. */
+void extra_metrics(const struct extra *x, struct metrics_extra *out);
 
 #endif

@@ -2,6 +2,7 @@
 /* Counters and histograms for the rooms, printed for Prometheus. Invariant: every number of the text was counted, or read from the kernel while it was made. */
 #include "metrics.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,6 +166,21 @@ static void print_gauges(FILE *f, const struct metrics_now *now)
     fprintf(f, "klipperplace_connections{kind=\"http\"} %u\nklipperplace_connections{kind=\"websocket\"} %u\n", now->http_connections, now->ws_sessions);
 }
 
+static void print_extra(FILE *f, const struct metrics_extra *x)
+{
+    gauge(f, "extra", "1 while Klipper has our extra.", x->there);
+    if (!x->there)
+        return;
+    head(f, "extra_part", "gauge", "1 for each part of the extra that is on.");
+    for (size_t i = 0; i < x->parts; i++)
+        fprintf(f, "klipperplace_extra_part{part=\"%s\"} %d\n", x->part[i].name, x->part[i].on);
+    gauge(f, "extra_fast", "1 while motion from rest starts early, 0 on Klipper's own timing.", x->fast);
+    head(f, "extra_starts_total", "counter", "Early starts since Klipper's start.");
+    fprintf(f, "klipperplace_extra_starts_total %.0f\n", x->starts);
+    if (!isnan(x->margin_ms))
+        gauge(f, "extra_margin_seconds", "The smallest time that was left of a lead when its steps were sent.", x->margin_ms / 1000);
+}
+
 /* 0 where the kernel does not tell. */
 static double resident_bytes(void)
 {
@@ -197,6 +213,7 @@ char *metrics_text(const struct metrics *m, const struct metrics_now *now, size_
     print_requests(f, m);
     print_counters(f, m);
     print_gauges(f, now);
+    print_extra(f, &now->extra);
     print_process(f);
     bool bad = ferror(f) != 0;
     if (fclose(f) || bad) {

@@ -13,6 +13,17 @@ struct metrics;
 /* How a read was answered. */
 enum metrics_read { METRICS_FRESH, METRICS_STALE, METRICS_ASKED, METRICS_READS }; /* from the mirror, fresh or not; by asking Klipper */
 
+#define METRICS_PARTS 8
+
+/* What the Klipper extra tells of itself. */
+struct metrics_extra {
+    bool there, fast;                     /* fast: starts are early now */
+    double margin_ms;                     /* the smallest so far; NAN: none yet */
+    double starts;                        /* early ones */
+    struct { const char *name; bool on; } part[METRICS_PARTS]; /* names borrowed until the text is made */
+    size_t parts;
+};
+
 /* What stands now; the rooms that know it fill it in. */
 struct metrics_now {
     bool moonraker_connected, klipper_ready, latched;
@@ -22,6 +33,7 @@ struct metrics_now {
     bool queue_held;
     unsigned http_connections, ws_sessions;
     size_t idempotency_keys;
+    struct metrics_extra extra;
 };
 
 /* Gives zeros. NULL when out of memory. */

@@ -349,6 +349,11 @@ json_t *state_extra(const struct state *s)
     return extra_told(s->extra);
 }
 
+void state_extra_metrics(const struct state *s, struct metrics_extra *out)
+{
+    extra_metrics(s->extra, out);
+}
+
 struct refresh { struct state *s; state_done *done; void *user; int64_t timeout_ms; char object[]; };
 
 static void on_refreshed(void *user, const struct mr_reply *r)

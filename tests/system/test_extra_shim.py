@@ -83,6 +83,9 @@ def test_margin_is_told(machine):
     told = extra(machine)
     assert told["margin_ms"] < 50 and "ms left of 100" in told["stopped"] and told["timing"] == "klipper"
     assert "timing=klipper" in machine.shim.output()
+    lines = dict(line.rsplit(" ", 1) for line in machine.get("/metrics")[1].splitlines() if line.startswith("klipperplace_extra"))
+    assert lines["klipperplace_extra"] == "1" and lines["klipperplace_extra_fast"] == "0" and lines['klipperplace_extra_part{part="read"}'] == "1"
+    assert float(lines["klipperplace_extra_margin_seconds"]) == pytest.approx(told["margin_ms"] / 1000) and int(lines["klipperplace_extra_starts_total"]) > 0
 
 
 def test_without_it_again(machine):
