@@ -19,6 +19,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -65,6 +66,14 @@ def link_tree(source, target, copied=()):
             shutil.copy(entry, target / entry.name)
         else:
             (target / entry.name).symlink_to(entry)
+
+
+def extension_env(file):
+    """What a Python needs in its environment to load the extension; a sanitized one wants its runtime first."""
+    if b"__asan_init" not in file.read_bytes():
+        return {}
+    runtimes = [subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip() for name in ("libasan.so", "libubsan.so")]
+    return {"LD_PRELOAD": " ".join(runtimes), "ASAN_OPTIONS": "exitcode=99", "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99"}
 
 
 # ---- configuration files -------------------------------------------------------------------------------------------
