@@ -215,13 +215,17 @@ class Rig:
     printer_extra, moonraker_extra, klipperplace_extra
                    configuration text: its options override those of the demo's file, its new sections are added
     world_extra    lines appended to the simulated world
+    component      Moonraker loads the component klipperplace: True, or the text of its options
     sim_args       more options for kp-sim
     shim_env       more environment for the shim
     """
 
     def __init__(self, *, shim=True, strict=False, extras=False, websocket=False, printer_extra="", moonraker_extra="",
-                 klipperplace_extra="", world_extra="", sim_args=(), shim_env=None):
+                 klipperplace_extra="", world_extra="", sim_args=(), shim_env=None, component=False):
         clean_stale()
+        self.component = component
+        if component:
+            moonraker_extra += "\n[klipperplace]\nnavi: True\n" + (component if isinstance(component, str) else "")
         self.dir = Path(tempfile.mkdtemp(prefix="kp-rig-", dir="/tmp"))
         self.keep = False  # True: the folder outlives the rig
         self.data = self.dir / "data"
@@ -273,8 +277,9 @@ class Rig:
         self.klipper = Process(self.dir, "klipper", [
             *klippy, "-a", self.klippy_socket, "-l", logs / "klippy.log", "-I", self.dir / "console", config / "printer.cfg"],
             env=klippy_env)
+        start, moonraker_env = self._link_component() if self.component else (["-m", "moonraker"], {})
         self.moonraker = Process(self.dir, "moonraker", [
-            python, "-m", "moonraker", "-d", self.data, "-c", config / "moonraker.conf", "-l", logs / "moonraker.log"])
+            python, *start, "-d", self.data, "-c", config / "moonraker.conf", "-l", logs / "moonraker.log"], env=moonraker_env)
         self.shim = Process(self.dir, "shim", [
             build_dir() / "shim" / "klipperplaced", "--config", config / "klipperplace.cfg"],
             env={**env, **shim_env}, sanitized=True) if shim else None
@@ -292,6 +297,20 @@ class Rig:
         if klippy:
             return [os.environ.get("KLIPPY_PYTHON", python), tree / "klippy.py" if self.extras else klippy], {}
         return [python, "-m", "klippy"], {"PYTHONPATH": str(tree.parent)} if self.extras else {}
+
+    def _link_component(self):
+        """The component's package with the extension of this build, found by Moonraker beside its own components: how Python is to start it, and its
+        environment."""
+        package, built = self.dir / "components" / "klipperplace", build_dir() / "moonraker_ext" / "_kp.abi3.so"
+        package.mkdir(parents=True)
+        for file in (REPO / "moonraker_ext" / "klipperplace").iterdir():
+            if file.suffix != ".so" and file.is_file():
+                (package / file.name).symlink_to(file)
+        (package / built.name).symlink_to(built)
+        code = ("import runpy, sys, moonraker.components as c; c.__path__.append(sys.argv.pop(1)); sys.argv[0] = 'moonraker';"
+                "runpy.run_module('moonraker', run_name='__main__', alter_sys=True)")
+        env = extension_env(built)
+        return ["-c", code, package.parent], {**env, "PYTHONDONTWRITEBYTECODE": "1", **({"ASAN_OPTIONS": "detect_leaks=0"} if env else {})}
 
     @property
     def parts(self):

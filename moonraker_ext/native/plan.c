@@ -119,6 +119,7 @@ static PyObject *on_result(PyObject *self, void *unused)
     PyObject *d = PyDict_New();
     (void)unused;
     if (d && kpy_put(d, "completed", PyBool_FromLong(r->completed)) && kpy_put(d, "attempts", PyLong_FromLong(r->attempts))
+        && kpy_put(d, "value", kpy_num(r->value))
         && kpy_put(d, "level", r->has_level ? kpy_num(r->level) : Py_NewRef(Py_None)) && kpy_put(d, "vacuum_enabled", PyBool_FromLong(r->vacuum_enabled)))
         return d;
     Py_XDECREF(d);

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the component writes. Invariant: one gate. While the shim is announced every write goes through it, because latch, lane and sequences live there; else
+it is planned here, by libkp, and told as done only when Klipper shows it."""
+import asyncio
+import logging
+import time
+
+from . import _kp, errors
+from .mirror import now_ms
+
+SETTLE_S = 5.0       # how long a push that shows a write is waited for
+SHOWN = 0.005        # how far a fan's speed as shown may be from the one asked for: it is one of 256 steps somewhere
+UNKNOWN = "// Unknown command:\""
+
+
+class Writer:
+    def __init__(self, server, mirror, shim):
+        self.server, self.mirror, self.shim = server, mirror, shim
+        self.lock = asyncio.Lock()  # one script of ours in flight: whose console lines they are is known only so
+        self.ramps = {}             # pin name -> the task that leads it
+        self.lines = None           # console lines while a script runs
+        self.rows = _kp.commands()
+        server.register_event_handler("server:gcode_response", self.on_line)
+
+    def on_line(self, line):
+        if self.lines is not None:
+            self.lines.append(line)
+
+    async def run(self, command, args, text):
+        """Runs a command of API v1 to its end; its data."""
+        if any(p["name"] == "wait" for p in self.rows[command]["params"]):
+            args = {**args, "wait": True}
+        if self.shim.here or command == "pwm_ramp":
+            self.mirror.machine.check(command, args, text)  # the same words for what is wrong, and no text where a number is expected
+            args = self.typed(command, args) if text else args
+        if self.shim.here:
+            return await self.shim.run(command, args, self.rows[command]["timeout_s"] or 30)
+        if command == "pwm_ramp":
+            return await self.ramp(args)
+        return await self.run_here(command, args, text)
+
+    def end_ramp(self, name):
+        task = self.ramps.pop(name, None)
+        if task:
+            task.cancel()
+
+    async def ramp(self, args):
+        """Leads a PWM pin from one value to another, as planned by libkp; answers when Klipper shows the first value. Steps go between other writes."""
+        began = time.monotonic()
+        name = self.mirror.machine.pin(args["pin"])["name"]
+        plan = self.mirror.machine.plan("pwm_ramp", args)
+        self.end_ramp(name)
+        async with self.lock:
+            self.end_ramp(name)  # one that began meanwhile
+            plan_at = await self.ramp_step(plan, plan.step("start"))
+            accepted = time.monotonic()
+            await self.settle(now_ms())
+            task = self.ramps[name] = asyncio.get_running_loop().create_task(self.lead(name, plan, plan_at, accepted))
+        task.add_done_callback(lambda t: self.ramps.pop(name, None) if self.ramps.get(name) is t else None)
+        return {"pin": name, "steps": int(args.get("steps", 10)), "duration": args["duration"], "completed": False, "gcode": plan.gcode,
+                "execution_time": time.monotonic() - began}
+
+    async def ramp_step(self, plan, action):
+        """Runs the script of a ramp's step; the action that follows."""
+        problem = await self.script(action[1])
+        if problem:
+            plan.step("error", problem)  # raises
+        self.mirror.machine.accepted(plan, now_ms())
+        return plan.step("ok")
+
+    async def lead(self, name, plan, action, accepted):
+        """The steps after the first, each when it is due; one that is late says so in the log at the end."""
+        try:
+            while action[0] == "delay":
+                await asyncio.sleep(max(action[3] / 1000 - (time.monotonic() - accepted), 0))
+                async with self.lock:
+                    if not self.mirror.ready:
+                        return
+                    action = await self.ramp_step(plan, plan.step("time", (time.monotonic() - accepted) * 1000))
+        except (_kp.Error, self.server.error) as e:
+            logging.warning(f"klipperplace: the ramp of {name} ended early: {e}")
+
+    def typed(self, command, args):
+        """Checked arguments of a query string as JSON would have them."""
+        kinds = {p["name"]: p["type"] for p in self.rows[command]["params"]}
+
+        def one(name, value):
+            if not isinstance(value, str):
+                return value
+            if kinds.get(name) == "boolean":
+                return value.lower() in ("true", "1")
+            return float(value) if kinds.get(name) in ("number", "integer") or name == "timeout_s" else value
+        return {name: one(name, value) for name, value in args.items()}
+
+    async def run_here(self, command, args, text):
+        async with self.lock:
+            return await self.locked(command, args, text)
+
+    async def locked(self, command, args, text):
+        began = time.monotonic()
+        machine = self.mirror.machine
+        plan = machine.plan(command, args, text)
+        kind, script, _, sensor = plan.step("start")
+        while kind != "done":
+            if kind == "script":
+                problem = await self.script(script)
+                if problem:
+                    plan.step("error", problem)  # raises: what was planned to follow does not
+                machine.accepted(plan, now_ms())
+                for index, _ in plan.writes:
+                    self.end_ramp(machine.pins()[index]["name"])
+                kind, script, _, sensor = plan.step("ok")
+            elif kind == "settle":
+                await self.settle(now_ms())
+                kind, script, _, sensor = plan.step("ok")
+            else:
+                await self.pushed_after(now_ms())
+                value = machine.sensors()[sensor]["value"]
+                kind, script, _, sensor = plan.step("sample", value)
+        result = plan.result
+        return {**self.names(command, args, result["value"]), "completed": result["completed"], "gcode": plan.gcode, "execution_time": time.monotonic() - began}
+
+    def names(self, command, args, value):
+        """What was written, as API v1 tells it; a fan must show it too."""
+        if command.startswith("fan_"):
+            fan = self.mirror.machine.fan(args.get("fan", "fan"))
+            if abs(fan["speed"] - value) > SHOWN:
+                raise errors.make(self.server, "EXECUTION_FAILED", 500, f"Klipper took the command and shows {fan['speed']:g} for {fan['name']}", got=fan["speed"])
+            return {"fan": fan["name"], "speed": value}
+        pin = self.mirror.machine.pin(args["pin"])
+        return {"pin": pin["name"], "value": value, "cycle_time": pin["cycle_time_s"]}
+
+    async def script(self, text):
+        """Runs one script. What was wrong with it, in words; None: nothing."""
+        words = {line.split()[0] for line in text.splitlines() if line.split()}
+        self.lines = []
+        try:
+            await self.server.lookup_component("klippy_apis").run_gcode(text)
+            await asyncio.sleep(0)  # the last lines' callbacks stand in the loop's queue before us, two turns deep
+            await asyncio.sleep(0)
+        except self.server.error as e:
+            if e.status_code == 503 and not self.mirror.ready:
+                raise errors.make(self.server, "OUTCOME_UNKNOWN", 502, "Klipper went away after the command was sent: it may have run") from None
+            return f"Klipper refused: {e}"
+        finally:
+            lines, self.lines = self.lines, None
+        for line in lines:
+            if line.startswith(UNKNOWN) and line[len(UNKNOWN):].split('"')[0] in words:
+                return "Klipper has no command " + line[len(UNKNOWN):].split('"')[0]
+        return None
+
+    async def pushed_after(self, since):
+        deadline = time.monotonic() + SETTLE_S
+        while not (self.mirror.pushed_ms or 0) > since:
+            left = deadline - time.monotonic()
+            if left <= 0 or not await self.mirror.next_push(left):
+                raise errors.make(self.server, "TIMEOUT", 504, "Klipper took the command and tells nothing", may_still_run=True)
+            if not self.mirror.ready:
+                state = self.mirror.machine.state()
+                raise errors.make(self.server, "KLIPPY_DISCONNECTED", 503, f"Klipper took the command and is not ready any more: {state['klippy']}",
+                                  klipper={"state": state["klippy"], "message": state["message"]})
+
+    async def settle(self, since):
+        """Waits for a push after `since` that shows every pin as it was written."""
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            await self.pushed_after(since)
+            if not any(p["dirty"] for p in self.mirror.machine.pins()):
+                return
+            if time.monotonic() > deadline:
+                raise errors.make(self.server, "EXECUTION_FAILED", 500, "Klipper took the command and shows another value")
+            since = self.mirror.pushed_ms
