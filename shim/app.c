@@ -52,6 +52,8 @@ struct app {
     struct stop *stop;
     bool second_way;             /* as health last told */
     struct monitor *monitor;
+    struct app_watch watch;      /* members NULL: nobody */
+    void *watch_user;
 };
 
 /* ---- answers ---- */
@@ -315,9 +317,13 @@ static struct app_request *read_begin(struct app *a, const struct kp_call *call,
 static void on_lane(void *user, const struct lane_outcome *o)
 {
     struct app_request *r = user;
-    events_queue(r->app->events, NULL);
+    struct app *a = r->app;
+    json_t *data = o->faults->count ? NULL : answer_done(a->machine, &r->call, o);
+    events_queue(a->events, NULL);
+    if (a->watch.ended)
+        a->watch.ended(a->watch_user, &r->call, o->faults, data);
     if (!o->faults->count) {
-        request_done(r, answer_done(r->app->machine, &r->call, o));
+        request_done(r, data);
         return;
     }
     json_t *details = json_object();
@@ -511,6 +517,15 @@ static void on_changed(void *user)
     events_mirror(a->events);
     if (a->listener.changed)
         a->listener.changed(a->listener.user);
+    if (a->watch.changed)
+        a->watch.changed(a->watch_user);
+}
+
+static void on_notice(void *user, const char *method, json_t *params)
+{
+    struct app *a = user;
+    if (a->watch.notice)
+        a->watch.notice(a->watch_user, method, params);
 }
 
 static void on_console(void *user, const char *line)
@@ -587,6 +602,17 @@ void app_leave(struct app_request *r)
     request_free(r);
 }
 
+void app_watch(struct app *a, const struct app_watch *w, void *user)
+{
+    a->watch = w ? *w : (struct app_watch){ .changed = NULL };
+    a->watch_user = user;
+}
+
+struct mr *app_moonraker(struct app *a)
+{
+    return state_moonraker(a->state);
+}
+
 const char *app_health(struct app *a, size_t *n, bool *ready)
 {
     struct kept *k = &a->health;
@@ -627,7 +653,7 @@ void app_listen(struct app *a, const struct app_listener *l)
 
 struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *metrics)
 {
-    static const struct state_events ev = { on_changed, on_pushed, on_console };
+    static const struct state_events ev = { on_changed, on_pushed, on_console, on_notice };
     struct mr_config mr = { .socket = kp_config_str(c, "api", "moonraker_socket"), .host = kp_config_str(c, "api", "moonraker_host"),
                             .port = (int)kp_config_num(c, "api", "moonraker_port"), .api_key = kp_config_str(c, "api", "moonraker_api_key"), .metrics = metrics };
     struct app *a = calloc(1, sizeof *a);

@@ -15,6 +15,7 @@ struct lane;
 struct loop;
 struct metrics;
 struct metrics_now;
+struct mr;
 
 /* How a request ended. All borrowed until the callback returns. */
 struct app_answer {
@@ -39,6 +40,16 @@ void app_leave(struct app_request *r);
 
 /* What subscribers are told. */
 struct events *app_events(struct app *a);
+/* One that follows along, for announce.c: no request of its own. */
+struct app_watch {
+    void (*changed)(void *user); /* the connection, or Klipper's state, is another */
+    void (*notice)(void *user, const char *method, json_t *params); /* a notification of Moonraker's that the mirror has no use for; params may be NULL */
+    /* A command of the lane ended: data of a success, NULL with faults. All borrowed. */
+    void (*ended)(void *user, const struct kp_call *call, const struct kp_faults *faults, json_t *data);
+};
+/* Copies w; NULL: nobody. */
+void app_watch(struct app *a, const struct app_watch *w, void *user);
+struct mr *app_moonraker(struct app *a);
 
 /* The text of GET /health, borrowed until the next call; *ready: Klipper can be used. */
 const char *app_health(struct app *a, size_t *n, bool *ready);

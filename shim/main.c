@@ -9,6 +9,7 @@
 
 #include <kp.h>
 
+#include "announce.h"
 #include "api_docs.h"
 #include "app.h"
 #include "gate.h"
@@ -127,10 +128,12 @@ static int serve(const struct kp_config *c)
     struct openpnp *openpnp = NULL;
     bool wants_port = kp_config_bool(c, "gcode_port", "enabled"), served = false;
     struct app *app = NULL;
+    struct announce *announce = NULL;
     struct edges edges = { NULL, NULL };
     struct metrics *metrics = metrics_new();
     struct loop *l = metrics ? loop_new() : NULL;
-    if (l && (app = app_new(l, c, metrics)) && (edges.rest = rest_new(l, app, c, metrics)) && (edges.ws = ws_new(l, app)) && (openpnp = openpnp_new(app, c))) {
+    if (l && (app = app_new(l, c, metrics)) && (announce = announce_new(l, app)) && (edges.rest = rest_new(l, app, c, metrics)) && (edges.ws = ws_new(l, app)) &&
+        (openpnp = openpnp_new(app, c))) {
         rest_openpnp(edges.rest, openpnp);
         gate = gate_open(l, kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"), to_rest, to_ws, &edges, err, sizeof err);
     }
@@ -150,6 +153,7 @@ static int serve(const struct kp_config *c)
     ws_free(edges.ws);
     rest_free(edges.rest);
     openpnp_free(openpnp);
+    announce_free(announce);
     app_free(app);
     loop_free(l);
     metrics_free(metrics);

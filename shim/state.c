@@ -292,6 +292,8 @@ static void on_notify(void *user, const char *method, json_t *params)
     } else if (!strcmp(method, "notify_klippy_shutdown")) {
         loop_timer_cancel(s->poll);
         ask(s, "printer.info", NULL, on_printer); /* Klipper's words on it tell whether somebody asked for it */
+    } else {
+        s->ev.notice(s->user, method, params);
     }
 }
 

@@ -18,6 +18,7 @@ struct state_events {
     void (*changed)(void *user);                   /* the connection or Klipper's state is another, or the extra told of an input */
     void (*pushed)(void *user);                    /* a push was fed: subscribed fields are fresh */
     void (*console)(void *user, const char *line); /* one line of Klipper's console */
+    void (*notice)(void *user, const char *method, json_t *params); /* any other notification; params borrowed, may be NULL */
 };
 
 #define STATE_FRESH_MS 1000 /* while the last push is younger, every subscribed field is fresh */

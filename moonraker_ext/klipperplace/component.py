@@ -167,6 +167,7 @@ class KlipperPlace:
     # ---- writes
 
     async def write(self, command, request):
+        self.known()
         return await self.writer.run(command, request.get_args(), request.get_client_connection() is None)
 
     async def on_fan_set(self, request):

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Component and shim together: one gate. While klipperplaced is announced, what Moonraker's clients write goes through its lane; without it the component
+writes itself. And what people see of it: console lines, the state of queue and safety.
+
+Invariant: a write is done once, by one of the two.
+"""
+import time
+
+import pytest
+
+import helpers
+import rig
+from helpers import Later, ok, pin, post, wait_for
+from moonraker_client import Client
+
+MORE = "[fan_generic blower]\npin: PD7\n"
+SET = "api.fan_control.set"
+
+
+@pytest.fixture(scope="module")
+def machine():
+    with rig.Rig(component=True, printer_extra=MORE) as r:
+        wait_for("the shim is announced", lambda: announced(r), 5)
+        yield r
+
+
+def status(machine):
+    with Client(machine) as c:
+        c.call("api.websocket_notifier.subscribe", {"events": "status"})
+        return c.wait_for("notify_klipperplace_status")
+
+
+def announced(machine):
+    return status(machine)["shim"]["connected"]
+
+
+def blower(machine, speed, **options):
+    return machine.moonraker_call(SET, {"fan": "blower", "speed": speed}, **options)
+
+
+def test_announced(machine):
+    s = status(machine)
+    assert s["shim"]["version"] and s["shim"]["queue"]["size"] == 0 and s["safety"]["emergency_stop_active"] is False
+    assert [n["name"] for n in s["nozzles"]] == ["N1", "N2"] and s["nozzles"][0]["sensor"] == "vacuum1" and len(s["feeders"]) == 6
+    with pytest.raises(rig.RpcError) as e:  # there is one, and it is on its own connection
+        machine.moonraker_call("api.klipperplace.announce", {"version": "0"})
+    assert "INTERLOCK" in str(e.value)
+    for method in ("answer", "event"):
+        with pytest.raises(rig.RpcError) as e:
+            machine.moonraker_call(f"api.klipperplace.{method}", {"id": 1, "answer": {}})
+        assert "PERMISSION_DENIED" in str(e.value)
+
+
+def test_writes_go_through_the_shim(machine):
+    done = blower(machine, 0.5)
+    assert done["fan"] == "blower" and done["speed"] == 0.5 and done["completed"] is True
+    wait_for("the fan turns", lambda: abs(pin(machine, "PD7") - 0.5) < 0.01, 2)
+    machine.shim.pause()  # nobody writes past it
+    try:
+        later = Later(blower, machine, 0)
+        time.sleep(0.8)
+        assert not later.done and pin(machine, "PD7") > 0.4
+    finally:
+        machine.shim.resume()
+    assert later.answer(10)["speed"] == 0
+    wait_for("the fan stops", lambda: pin(machine, "PD7") == 0, 2)
+
+
+def test_errors_come_back_whole(machine):
+    for params, code in (({"fan": "blower", "speed": 2}, "FAN_SPEED_OUT_OF_BOUNDS"), ({"fan": "none", "speed": 1}, "INVALID_PARAMETER"), ({"fan": "blower"}, "MISSING_PARAMETER")):
+        with pytest.raises(rig.RpcError) as e:
+            machine.moonraker_call(SET, params)
+        assert e.value.error["data"]["error_code"] == code and e.value.error["data"]["errors"]
+    ok(post(machine, "system/emergency_stop", {"reason": "a test"}))
+    try:
+        with pytest.raises(rig.RpcError) as e:
+            blower(machine, 0.5)
+        assert e.value.error["data"]["error_code"] == "EMERGENCY_STOP_ACTIVE" and e.value.error["code"] == 503
+        wait_for("the component tells it", lambda: status(machine)["safety"]["emergency_stop_active"], 3)
+        assert pin(machine, "PD7") == 0
+    finally:
+        ok(post(machine, "system/reset"))
+    wait_for("all is well again", lambda: not status(machine)["safety"]["emergency_stop_active"], 5)
+
+
+def test_console_lines(machine):
+    """A placement, a failed pick and a stop are seen in Moonraker's console."""
+    helpers.make_homed(machine)
+    with Client(machine) as c:
+        def line(start):
+            deadline = time.monotonic() + 5
+            while time.monotonic() < deadline:
+                for method, params in c.heard:
+                    if method == "notify_gcode_response" and params[0].startswith(start):
+                        return params[0]
+                c.listen(0.1)
+            raise AssertionError([p for m, p in c.heard if m == "notify_gcode_response"])
+        ok(post(machine, "feeder/advance", {"feeder": "feeder1", "distance": 4}))
+        ok(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1"}))
+        assert line("// KlipperPlace: placed") == "// KlipperPlace: placed a part by N1 at X120 Y120 Z-29.9"
+        helpers.refused(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1"}), "VACUUM_FAILED")
+        assert "pick_and_place" in line("!! KlipperPlace: ")
+        events = status(machine)["events"]
+        assert [e["what"] for e in events[:2]] == ["failed", "placed"] and events[1]["nozzle"] == "N1"
+
+
+def test_shim_goes_and_comes(machine):
+    machine.shim.pause()
+    later = Later(blower, machine, 0.5)
+    time.sleep(0.3)
+    machine.shim.kill()
+    with pytest.raises(rig.RpcError) as e:
+        later.answer(10)
+    assert e.value.error["data"]["error_code"] == "OUTCOME_UNKNOWN"
+    wait_for("it is missed", lambda: not announced(machine), 5)
+    assert blower(machine, 0.25)["speed"] == 0.25  # now by the component itself
+    assert abs(pin(machine, "PD7") - 0.25) < 0.01
+    machine.shim.start()
+    machine.wait_shim_ready()
+    wait_for("it is announced again", lambda: announced(machine), 5)
+    assert blower(machine, 0)["speed"] == 0
+    machine.moonraker_call("server.restart")
+    wait_for("it is announced to the new Moonraker", lambda: up(machine) and announced(machine), 20)
+
+
+def up(machine):
+    try:
+        return machine.moonraker_call("server.info")["klippy_state"] == "ready"
+    except (OSError, rig.RpcError):
+        return False
