@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""scripts/install.sh in a home of its own, with a systemctl that only writes down what it was asked, a git checkout of the real Moonraker and the real build.
+
+Invariant: what an uninstall leaves is what was there before the install, byte by byte.
+"""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rig
+
+CONF = "[server]\nhost: 0.0.0.0\n\n[authorization]\ntrusted_clients:\n    127.0.0.0/8"  # no line end
+SITE = Path(sys.prefix) / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+
+
+def sh(*command, **options):
+    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
+
+
+class Home:
+    """A home as a Pi has it, and a checkout of the project that holds what is committed and changed here."""
+
+    def __init__(self, path):
+        self.path, self.units, self.calls = path, path / "units", path / "calls"
+        self.conf, self.data = path / "printer_data" / "config" / "moonraker.conf", path / "printer_data"
+        for folder in ("printer_data/config", "printer_data/comms", "bin", "units", "moonraker-env/bin"):
+            (path / folder).mkdir(parents=True)
+        self.conf.write_text(CONF)
+        (self.data / "moonraker.asvc").write_text("klipper_mcu\nwebcamd\n")
+        (path / "bin" / "systemctl").write_text(f'#!/bin/sh\necho "$*" >> {self.calls}\n')
+        (path / "bin" / "systemctl").chmod(0o755)
+        (path / "bin" / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
+        (path / "bin" / "sudo").chmod(0o755)
+        (path / "moonraker-env" / "bin" / "python").symlink_to(rig.REPO / ".venv" / "bin" / "python")
+        self.moonraker = path / "moonraker"
+        shutil.copytree(SITE / "moonraker", self.moonraker / "moonraker", ignore=shutil.ignore_patterns("__pycache__"))
+        sh("git", "init", "-q", self.moonraker)
+        self.git(self.moonraker, "add", "-A")
+        self.git(self.moonraker, "commit", "-qm", "Moonraker")
+        self.repo = path / "KlipperPlace"
+        for name in ("moonraker_ext", "scripts", "klipper_cfg"):
+            shutil.copytree(rig.REPO / name, self.repo / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        built = self.repo / "build-install" / "moonraker_ext"
+        built.mkdir(parents=True)
+        shutil.copy(rig.build_dir() / "moonraker_ext" / "_kp.abi3.so", built)
+        sh("git", "init", "-q", self.repo)
+        self.git(self.repo, "remote", "add", "origin", "https://example.org/KlipperPlace.git")
+
+    @staticmethod
+    def git(folder, *args):
+        return sh("git", "-C", folder, "-c", "user.name=t", "-c", "user.email=t@example.org", *args)
+
+    def run(self, *args, good=True):
+        env = {"HOME": str(self.path), "PATH": f"{self.path / 'bin'}:{os.environ['PATH']}", "KP_SYSTEMD_DIR": str(self.units), "LC_ALL": "C"}
+        done = subprocess.run([self.repo / "scripts" / "install.sh", "--no-build", "--no-packages", *args], env=env, capture_output=True, text=True, timeout=60)
+        assert (done.returncode == 0) == good, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def asked(self):
+        """What systemctl was asked since the last time."""
+        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
+        self.calls.unlink(missing_ok=True)
+        return lines
+
+    def tree(self):
+        """Everything but git's own and the record of calls: path -> content or link, and mode."""
+        out = {}
+        for folder, folders, files in os.walk(self.path):
+            folders[:] = [f for f in folders if f not in (".git", "__pycache__")]
+            for name in files + folders:
+                p = Path(folder) / name
+                if p == self.calls:
+                    continue
+                out[str(p.relative_to(self.path))] = os.readlink(p) if p.is_symlink() else (p.read_bytes() if p.is_file() else None, p.stat().st_mode)
+        return out
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path)
+
+
+def test_install_and_back(home):
+    before = home.tree()
+    said = home.run()
+    link = home.moonraker / "moonraker" / "components" / "klipperplace"
+    assert link.is_symlink() and (link / "__init__.py").exists() and (link / "_kp.abi3.so").resolve().exists()
+    for line in ("linked", "moonraker.conf", "klipperplace.cfg", "moonraker.asvc", "restarted moonraker"):
+        assert line in said, said
+    conf = home.conf.read_text()
+    for section in ("[klipperplace]", "[update_manager klipperplace]", "[webcam KlipperPlace]"):
+        assert conf.count(section) == 1, conf
+    assert conf.startswith(CONF + "\n") and (home.data / "moonraker.asvc").read_text() == "klipper_mcu\nwebcamd\nklipperplace\n"
+    assert home.asked() == ["daemon-reload", "enable klipperplace.service", "restart klipperplace.service", "restart moonraker"]
+    unit = home.units / "klipperplace.service"
+    for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", f"ReadWritePaths={home.repo} {home.data}", "CapabilityBoundingSet=\n"):
+        assert line in unit.read_text()
+    if shutil.which("systemd-analyze"):
+        fake = home.units / "x.service"  # the same with a program that exists, which is all that verify would miss
+        fake.write_text("\n".join("ExecStart=/bin/true" if line.startswith("ExecStart=") else line for line in unit.read_text().splitlines()) + "\n")
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", fake], capture_output=True, text=True)
+        assert "Unknown" not in done.stderr and "Failed to parse" not in done.stderr, done.stderr
+        fake.unlink()
+    sample = (home.data / "config" / "klipperplace.cfg")
+    assert f"\nmoonraker_socket: {home.data}/comms/moonraker.sock\n" in sample.read_text() and sample.stat().st_mode & 0o077 == 0
+    # Python finds it as Moonraker does
+    found = sh(home.path / "moonraker-env" / "bin" / "python", "-c", "import moonraker.components.klipperplace as k; print(k.__file__)", cwd=home.moonraker,
+               env={**os.environ, "PYTHONPATH": str(home.moonraker), "PYTHONDONTWRITEBYTECODE": "1"})
+    assert str(home.moonraker) in found
+
+    installed = home.tree()
+    again = home.run()
+    assert home.tree() == installed and "restarted moonraker" not in again and "wrote" not in again and "linked" not in again
+    assert home.asked() == ["restart klipperplace.service"]
+
+    # Moonraker's hard recovery: nothing of ours is left in its checkout
+    home.git(home.moonraker, "reset", "-q", "--hard")
+    home.git(home.moonraker, "clean", "-qffdx")
+    assert not link.is_symlink()
+    assert "linked" in home.run() and home.tree() == installed
+    assert "restart moonraker" in home.asked()
+
+    home.run("--uninstall")
+    assert home.tree() == before
+    assert home.asked() == ["disable --now klipperplace.service", "daemon-reload", "restart moonraker"]
+    home.run("--uninstall")  # nothing there: nothing happens
+    assert home.tree() == before
+
+
+def test_what_people_wrote_stays(home):
+    """Sections of their own are not doubled, a changed klipperplace.cfg and other links stay, and what stands behind our lines too."""
+    home.conf.write_text(CONF + "\n\n[webcam KlipperPlace]\nservice: iframe\nstream_url: /else\n")
+    theme = home.data / "config" / ".theme"
+    theme.mkdir()
+    (theme / "navi.json").write_text('[{"title": "Mine", "href": "/mine"}, {"title": "KlipperPlace", "href": "/server/klipperplace/panel"}]')
+    home.run()
+    assert home.conf.read_text().count("[webcam KlipperPlace]") == 1
+    home.conf.write_text(home.conf.read_text() + "[history]\n")
+    cfg = home.data / "config" / "klipperplace.cfg"
+    cfg.write_text(cfg.read_text() + "[vacuum]\nretries: 1\n")
+    assert "kept" in home.run("--uninstall")
+    assert home.conf.read_text() == CONF + "\n\n[webcam KlipperPlace]\nservice: iframe\nstream_url: /else\n[history]\n"
+    assert cfg.exists() and "/mine" in (theme / "navi.json").read_text() and "klipperplace" not in (theme / "navi.json").read_text()
+
+
+def test_refusals(home):
+    shutil.rmtree(home.moonraker)
+    (home.path / "moonraker-env" / "bin" / "python").unlink()
+    assert "Moonraker is not found" in home.run(good=False)
+    assert "usage" in home.run("--nothing", good=False).lower() or "--uninstall" in home.run("--nothing", good=False)
+    assert home.conf.read_text() == CONF
+
+
+def test_a_folder_in_the_way(home):
+    (home.moonraker / "moonraker" / "components" / "klipperplace").mkdir()
+    assert "move it away" in home.run(good=False) and home.conf.read_text() == CONF
+
+
+def test_moonraker_as_a_wheel(home):
+    """Without a checkout the component is linked into the environment's own package."""
+    site = home.path / "site"
+    shutil.move(home.moonraker / "moonraker", site / "moonraker")
+    shutil.rmtree(home.moonraker)
+    python = home.path / "moonraker-env" / "bin" / "python"
+    python.unlink()
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={site} exec {rig.REPO / ".venv" / "bin" / "python"} "$@"\n')
+    python.chmod(0o755)
+    home.run("--no-service")
+    assert (site / "moonraker" / "components" / "klipperplace").is_symlink() and home.asked() == []
+    home.run("--uninstall", "--no-service")
+    assert not (site / "moonraker" / "components" / "klipperplace").is_symlink()
