@@ -216,12 +216,13 @@ class Rig:
                    configuration text: its options override those of the demo's file, its new sections are added
     world_extra    lines appended to the simulated world
     component      Moonraker loads the component klipperplace: True, or the text of its options
+    configs        {name: path} of the configuration files in place of the demo's
     sim_args       more options for kp-sim
     shim_env       more environment for the shim
     """
 
     def __init__(self, *, shim=True, strict=False, extras=False, websocket=False, printer_extra="", moonraker_extra="",
-                 klipperplace_extra="", world_extra="", sim_args=(), shim_env=None, component=False):
+                 klipperplace_extra="", world_extra="", sim_args=(), shim_env=None, component=False, configs=None):
         clean_stale()
         self.component = component
         if component:
@@ -243,11 +244,12 @@ class Rig:
         self.extras = extras
         if extras and "[klipperplace]" not in printer_extra:
             printer_extra += "\n[klipperplace]\n"
-        self._write_configs(websocket, printer_extra, moonraker_extra, klipperplace_extra, world_extra)
+        configs = configs or {p.name: p for p in DEMO_CFG.iterdir() if p.suffix in (".cfg", ".conf")}
+        self._write_configs(configs, websocket, printer_extra, moonraker_extra, klipperplace_extra, world_extra)
         self._make_parts(shim, ["--strict"] * strict + list(sim_args), shim_env or {})
         write_run_file(self.dir, [])
 
-    def _write_configs(self, websocket, printer_extra, moonraker_extra, klipperplace_extra, world_extra):
+    def _write_configs(self, configs, websocket, printer_extra, moonraker_extra, klipperplace_extra, world_extra):
         config = self.data / "config"
         own = {
             "printer.cfg": ({"mcu": {"serial": self.pty}}, printer_extra),
@@ -259,11 +261,10 @@ class Rig:
                                   "gcode_port": {"port": self.gcode_port}},
                                  klipperplace_extra),
         }
-        for source in DEMO_CFG.iterdir():
-            if source.suffix in (".cfg", ".conf"):
-                changes, extra = own.get(source.name, ({}, ""))
-                text = cfg_merge(cfg_merge(source.read_text(), changes), cfg_parse(extra))
-                (config / source.name).write_text(text)
+        for name, source in configs.items():
+            changes, extra = own.get(name, ({}, ""))
+            text = cfg_merge(cfg_merge(source.read_text(), changes), cfg_parse(extra))
+            (config / name).write_text(text)
         (self.dir / "world.txt").write_text((DEMO_CFG / "world.txt").read_text() + world_extra + "\n")
 
     def _make_parts(self, shim, sim_args, shim_env):

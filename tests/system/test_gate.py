@@ -128,3 +128,30 @@ def up(machine):
         return machine.moonraker_call("server.info")["klippy_state"] == "ready"
     except (OSError, rig.RpcError):
         return False
+
+
+def test_configuration_to_start_from():
+    """printer.cfg, macros.cfg, moonraker.conf and klipperplace-example.cfg of klipper_cfg/ are one machine, and it works: home, pick, place, lights, buttons."""
+    folder = rig.REPO / "klipper_cfg"
+    files = {name: folder / name for name in ("printer.cfg", "macros.cfg", "moonraker.conf")} | {"klipperplace.cfg": folder / "klipperplace-example.cfg"}
+    local = "[machine]\nprovider: none\nvalidate_service: False\nvalidate_config: False\n[file_manager]\ncheck_klipper_config_path: False\n[announcements]\nenable_moonlight: False\n"
+    with rig.Rig(component=True, configs=files, moonraker_extra=local, world_extra="button stop pin=PG1 state=0") as machine:
+        wait_for("the shim is announced", lambda: announced(machine), 5)
+        s = status(machine)
+        assert not [n for n in s["nozzles"] + s["feeders"] if n["fault"]], s
+        assert "config field=" not in machine.shim.output()
+        info = machine.moonraker_call("server.info")
+        assert info["failed_components"] == [] and not [w for w in info["warnings"] if "Supplied path" not in w], info["warnings"]
+        assert [w["name"] for w in machine.moonraker_call("server.webcams.list")["webcams"]] == ["KlipperPlace"]
+        helpers.make_homed(machine)
+        machine.gcode("PNP_LIGHTS S=0.5")
+        wait_for("both lights", lambda: all(abs(pin(machine, p) - 0.5) < 0.01 for p in ("PD4", "PD5")), 3)
+        ok(post(machine, "feeder/advance", {"feeder": "feeder1", "distance": 4}))
+        ok(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1"}))
+        assert machine.sim_cmd("status")["drops"] == 1
+        machine.gcode("PNP_PARK\nM400")
+        assert abs(helpers.axis(machine, "x")) < 0.02 and abs(helpers.axis(machine, "z")) < 0.02
+        machine.gcode("PNP_OFF\nM400")
+        wait_for("lights off", lambda: pin(machine, "PD4") == 0, 3)
+        machine.sim_cmd("press stop")
+        wait_for("the button stops it", lambda: machine.klippy_state()[0] == "shutdown", 3)
