@@ -68,7 +68,7 @@ static void tell_level(struct announce *n, const json_t *safety)
     if (!level || !strcmp(level, n->level) || strlen(level) >= sizeof n->level)
         return;
     if (n->level[0])
-        tell_event(n, json_pack("{s:s,s:s,s:s}", "what", "safety", "level", level, "message", stopped ? "emergency stop" : "safety level changed"));
+        tell_event(n, json_pack("{s:s,s:s,s:s}", "what", "safety", "level", level, "message", stopped ? "emergency stop" : "the level changed"));
     strcpy(n->level, level);
 }
 

@@ -43,10 +43,11 @@ class Unix:
 class WebSocket:
     """Text frames of RFC 6455, pings answered."""
 
-    def __init__(self, machine):
-        self.s = socket.create_connection(("127.0.0.1", machine.moonraker_port), 10)
+    def __init__(self, machine, port=None, path="/websocket"):
+        port = port or machine.moonraker_port
+        self.s = socket.create_connection(("127.0.0.1", port), 10)
         key = base64.b64encode(os.urandom(16)).decode()
-        self.s.sendall(f"GET /websocket HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
+        self.s.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
                        "Sec-WebSocket-Version: 13\r\n\r\n".encode())
         self.buf = b""
         while b"\r\n\r\n" not in self.buf:

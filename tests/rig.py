@@ -226,7 +226,7 @@ class Rig:
         clean_stale()
         self.component = component
         if component:
-            moonraker_extra += "\n[klipperplace]\nnavi: True\n" + (component if isinstance(component, str) else "")
+            moonraker_extra += "\n[klipperplace]\n" + (component if isinstance(component, str) else "panel: True\n")
         self.dir = Path(tempfile.mkdtemp(prefix="kp-rig-", dir="/tmp"))
         self.keep = False  # True: the folder outlives the rig
         self.data = self.dir / "data"

@@ -104,8 +104,8 @@ class Visible:
         elif what == "failed":
             self.say(f"!! KlipperPlace: {event.get('command')}: {event.get('message')}")
         elif what == "safety":
-            bad = event.get("level") not in ("normal", "NORMAL", None)
-            self.say(f"{'!!' if bad else '//'} KlipperPlace: {event.get('level')}: {event.get('message')}")
+            bad = str(event.get("level")).lower() in ("critical", "emergency")
+            self.say(f"{'!!' if bad else '//'} KlipperPlace: safety {event.get('level')}: {event.get('message')}")
 
     async def start(self):
         self.attempt("navi", self.merge_link)

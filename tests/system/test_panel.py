@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What people see: the panel in Chromium inside an iframe of another page, as a dashboard shows it, and the rows among Moonraker's sensors.
+
+Invariant: what stands on the panel is what the simulated machine does. KP_SCREENSHOTS=1 writes docs/moonraker-panel.png anew.
+"""
+import base64
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import helpers
+import rig
+from helpers import Later, ok, post, wait_for
+from moonraker_client import Client, WebSocket, http_call
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Browser:
+    """Headless Chromium with one page that holds the panel in an iframe; spoken to by its DevTools protocol."""
+
+    def __init__(self, machine):
+        self.folder = tempfile.mkdtemp(prefix="kp-browser-")
+        panel = f"http://127.0.0.1:{machine.moonraker_port}/server/klipperplace/panel"
+        page = ('<!DOCTYPE html><title>dashboard</title><body style="margin:0;background:#111">'
+                f'<iframe src="{panel}" style="display:block;border:0;width:900px;height:600px"></iframe>').encode()
+
+        class Dashboard(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):  # pylint: disable=invalid-name
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(page)
+
+            def log_message(self, *_):
+                pass
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", rig.free_port()), Dashboard)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.process = subprocess.Popen(
+            [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-extensions",
+             "--disable-background-networking", "--remote-debugging-port=0", f"--user-data-dir={self.folder}", "--window-size=900,600",
+             f"http://127.0.0.1:{self.server.server_port}/"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        active = Path(self.folder) / "DevToolsActivePort"
+        wait_for("Chromium", lambda: active.exists() and active.read_text().count("\n"), 30)
+        port = int(active.read_text().split()[0])
+        pages = wait_for("its page", lambda: [t for t in json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list")) if t["type"] == "page"], 20)
+        self.link, self.last, self.contexts = WebSocket(machine, port, pages[0]["webSocketDebuggerUrl"].split(str(port), 1)[1]), 0, {}
+        self.origin = panel.rsplit("/server", 1)[0]
+        for domain in ("Page", "Runtime"):
+            self.call(domain + ".enable")
+        self.call("Emulation.setDeviceMetricsOverride", width=900, height=600, deviceScaleFactor=1, mobile=False)
+        wait_for("the iframe", lambda: self.call("Page.getFrameTree") and self.origin in self.contexts, 20)
+
+    def call(self, method, **params):
+        self.last += 1
+        self.link.send(json.dumps({"id": self.last, "method": method, "params": params}))
+        while True:
+            m = json.loads(self.link.receive(20))
+            if m.get("method") == "Runtime.executionContextCreated":
+                self.contexts[m["params"]["context"]["origin"]] = m["params"]["context"]["id"]
+            if m.get("id") == self.last:
+                assert "error" not in m, m
+                return m["result"]
+
+    def eval(self, expression):
+        """A value out of the iframe."""
+        result = self.call("Runtime.evaluate", expression=expression, contextId=self.contexts[self.origin], returnByValue=True)
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def rows(self, table):
+        return dict(self.eval(f"[...document.querySelectorAll('#{table} tr')].map(r => [...r.children].map(c => c.textContent))"))
+
+    def text(self, name):
+        return self.eval(f"document.getElementById('{name}').textContent")
+
+    def screenshot(self):
+        return base64.b64decode(self.call("Page.captureScreenshot", format="png", clip={"x": 0, "y": 0, "width": 900, "height": 600, "scale": 1})["data"])
+
+    def close(self):
+        self.link.close()
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.server.shutdown()
+        self.server.server_close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def machine():
+    with rig.Rig(component=True) as r:
+        yield r
+
+
+@pytest.fixture(scope="module")
+def browser(machine):
+    assert CHROMIUM, "Chromium is not installed: scripts/setup chromium"
+    b = Browser(machine)
+    yield b
+    b.close()
+
+
+def test_live_in_an_iframe(machine, browser):
+    wait_for("Klipper is told", lambda: browser.text("klipper") == "Klipper ready", 10)
+    helpers.make_homed(machine)
+    ok(post(machine, "feeder/advance", {"feeder": "feeder1", "distance": 4}))
+    ok(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1"}))
+    wait_for("the position", lambda: browser.rows("position").get("X") == "120" and browser.rows("position").get("Y") == "120", 3)
+    assert "none" not in browser.rows("nozzles") and set(browser.rows("feeders")) == {f"feeder{i}" for i in range(1, 7)}
+    assert "placed N1" in browser.rows("queue").values() and browser.rows("queue")["klipperplaced"] == "connected"
+    machine.sim_cmd("press start_button")
+    wait_for("the button", lambda: browser.rows("inputs")["start_button"] == "1", 3)
+    machine.sim_cmd("release start_button")
+    wait_for("its release", lambda: browser.rows("inputs")["start_button"] == "0", 3)
+    ok(post(machine, "vacuum/on", {"nozzle": "N1"}))
+    wait_for("pump and level", lambda: browser.rows("outputs")["pump1"] == "1" and browser.rows("nozzles")["N1"].startswith("-2"), 4)
+    machine.sim_cmd("adc n1.sensor 0.722222")
+    wait_for("a part is held", lambda: "N1 · part" in browser.rows("nozzles"), 4)
+    picture = browser.screenshot()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n" and len(picture) > 10000
+    if os.environ.get("KP_SCREENSHOTS") == "1":
+        (rig.REPO / "docs" / "moonraker-panel.png").write_bytes(picture)
+    machine.sim_cmd("adc n1.sensor auto")
+    ok(post(machine, "vacuum/off", {"nozzle": "N1"}))
+
+
+def test_sensor_rows(machine):
+    """Moonraker's own list of sensors has ours, with units and a history, and shows nothing while nothing is known."""
+    sensors = machine.moonraker_call("server.sensors.list", {"extended": True})["sensors"]
+    assert set(sensors) == {"vacuum1", "vacuum2"} and sensors["vacuum1"]["parameter_info"][0]["units"] == "kPa"
+    with Client(machine, WebSocket) as c:
+        machine.sim_cmd("adc n2.sensor 0.6")
+        c.wait_for("notify_sensor_update", lambda p: -57 < p.get("vacuum2", {}).get("value", 0) < -55, timeout=5)
+        machine.sim_cmd("adc n2.sensor auto")
+    assert len(machine.moonraker_call("server.sensors.measurements")["vacuum1"]["value"]) > 2
+
+
+def test_names_are_text(machine, browser):
+    """What Klipper or a client says is never markup on the panel."""
+    browser.eval("state.status.events = [{what: 'failed', message: '<img src=x onerror=document.title=1>', timestamp: 0}]; draw()")
+    assert "<img" in "".join(browser.rows("queue").values()) and browser.eval("document.querySelectorAll('#queue img').length") == 0
+
+
+def test_stop_asks_once(machine, browser):
+    browser.eval("document.getElementById('stop').click()")
+    assert browser.text("stop") == "Press again to stop"
+    time.sleep(0.5)
+    assert machine.klippy_state()[0] == "ready"
+    wait_for("it forgets the first press", lambda: browser.text("stop") == "Emergency stop", 6)
+    browser.eval("document.getElementById('stop').click()")
+    time.sleep(0.2)
+    assert machine.klippy_state()[0] == "ready"
+    browser.eval("document.getElementById('stop').click()")
+    wait_for("the machine stops", lambda: machine.klippy_state()[0] == "shutdown", 3)
+    wait_for("the panel tells it", lambda: "shutdown" in browser.text("klipper"), 5)
+    assert browser.eval("document.querySelectorAll('#inputs tr.stale').length") == len(browser.rows("inputs"))  # nothing old looks new
+    wait_for("the sensors show nothing", lambda: machine.moonraker_call("server.sensors.info", {"sensor": "vacuum1"})["values"] == {}, 4)
+    assert http_call(machine, "GET", "/server/klipperplace/panel")[0] == 200
+    Later(post, machine, "system/reset")
+    wait_for("the panel lives again", lambda: browser.text("klipper") == "Klipper ready", 15)
+    wait_for("fresh", lambda: browser.eval("document.querySelectorAll('#inputs tr.stale').length") == 0, 5)
+
+
+def test_link_in_the_sidebar(machine):
+    navi = json.loads((machine.data / "config" / ".theme" / "navi.json").read_text())
+    assert [link["href"] for link in navi] == ["/server/klipperplace/panel"]
+
+
+def test_switched_off(make_rig):
+    """Each feature by its option; a Moonraker that differs costs one line in the log, and what others wrote into navi.json stays."""
+    machine = make_rig(shim=False, component="panel: False\nsensors: False\nconsole: False\nnavi: False\n")
+    assert http_call(machine, "GET", "/server/klipperplace/panel")[0] == 404
+    assert machine.moonraker_call("server.info")["failed_components"] == [] and "sensor" not in machine.moonraker_call("server.info")["components"]
+    assert not (machine.data / "config" / ".theme").exists()
