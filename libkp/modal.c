@@ -410,9 +410,8 @@ struct kp_modal *kp_modal_new(const struct kp_machine *m, const struct kp_modal_
 
 void kp_modal_free(struct kp_modal *g)
 {
-    if (!g)
-        return;
-    free(g->home);
+    if (g)
+        free(g->home);
     free(g);
 }
 
