@@ -33,12 +33,13 @@ static struct plan_step *add_step(struct plan *p, enum kp_act kind, const char *
 
 void plan_script(struct plan *p, const char *name)
 {
-    assert(p->s->script_count < p->s->script_room);
+    assert(p->s->script_count < PLAN_SCRIPTS_MAX + p->s->more_room);
     add_step(p, KP_ACT_SCRIPT, name)->script = (int)p->s->script_count;
-    p->now = &p->s->scripts[p->s->script_count++];
+    size_t i = p->s->script_count++;
+    p->now = i < PLAN_SCRIPTS_MAX ? &p->s->scripts[i] : &p->s->more[i - PLAN_SCRIPTS_MAX];
     p->now->write_count = p->now->axis_count = 0;
-    for (int i = 0; i < 3; i++)
-        p->now->expected[i] = NAN;
+    for (int k = 0; k < 3; k++)
+        p->now->expected[k] = NAN;
     tr_start(&p->now->text);
 }
 

@@ -50,7 +50,9 @@ struct plan_ramp {
 };
 
 struct kp_seq {
-    size_t script_count, script_room;
+    struct plan_script scripts[PLAN_SCRIPTS_MAX];
+    struct plan_script *more; /* those behind them, in the same piece of memory; room for more_room */
+    size_t script_count, more_room;
     struct plan_step steps[KP_STEPS_MAX];
     size_t step_count;
     size_t end;        /* steps from here on are further tries and ways out of a failure */
@@ -67,7 +69,6 @@ struct kp_seq {
     size_t line_count; /* lines of a plan fit; a ramp's are listed while they do */
     size_t line_used;
     char line_text[PLAN_SCRIPTS_MAX * KP_SCRIPT_MAX];
-    struct plan_script scripts[]; /* room for script_room */
 };
 
 struct plan {

@@ -51,11 +51,22 @@ bool kp_call_needs_position(const struct kp_machine *m, const struct kp_call *ca
     return true;
 }
 
+static const struct plan_script *script_at(const struct kp_seq *s, size_t i)
+{
+    return i < PLAN_SCRIPTS_MAX ? &s->scripts[i] : &s->more[i - PLAN_SCRIPTS_MAX];
+}
+
+/* The script sent last; NULL before the first. */
+static const struct plan_script *last(const struct kp_seq *s)
+{
+    return s->last_script < 0 ? NULL : script_at(s, (size_t)s->last_script);
+}
+
 static bool word_before(const struct kp_seq *s, size_t script, size_t line, struct kp_str word)
 {
     struct kp_str w;
     for (size_t i = 0; i <= script; i++)
-        for (size_t j = 0; (i < script || j < line) && kp_script_word(s->scripts[i].text.text, j, &w); j++)
+        for (size_t j = 0; (i < script || j < line) && kp_script_word(script_at(s, i)->text.text, j, &w); j++)
             if (w.n == word.n && memcmp(w.p, word.p, w.n) == 0)
                 return true;
     return false;
@@ -66,7 +77,7 @@ static void check_words(struct plan *p)
 {
     struct kp_str word;
     for (size_t i = 0; i < p->s->script_count; i++)
-        for (size_t j = 0; kp_script_word(p->s->scripts[i].text.text, j, &word); j++) {
+        for (size_t j = 0; kp_script_word(script_at(p->s, i)->text.text, j, &word); j++) {
             char name[KP_NAME_MAX] = "";
             if (kp_machine_has_command(p->m, word) || word_before(p->s, i, j, word))
                 continue;
@@ -79,7 +90,7 @@ static void check_words(struct plan *p)
 static void check_texts(struct plan *p)
 {
     for (size_t i = 0; i < p->s->script_count; i++)
-        switch (p->s->scripts[i].text.fault) {
+        switch (script_at(p->s, i)->text.fault) {
         case TR_OK:
             break;
         case TR_TOO_LONG:
@@ -121,20 +132,20 @@ static void list_lines(struct kp_seq *s)
 {
     for (size_t i = 0; i < s->script_count; i++)
         if (on_main_path(s, i) && !(s->ramp.pin != PLAN_NONE && i > 0))
-            plan_list(s, s->scripts[i].text.text);
+            plan_list(s, script_at(s, i)->text.text);
 }
 
 /* Picks that go deeper each time have a script for each. */
-static size_t scripts_of(const struct kp_machine *m, const struct kp_call *call)
+static size_t more_scripts(const struct kp_machine *m, const struct kp_call *call)
 {
     bool picks = call->command->id == KP_PICK || call->command->id == KP_PICK_AND_PLACE;
-    return PLAN_SCRIPTS_MAX + (picks && kp_machine_limits(m)->retry_lower_mm > 0 ? PLAN_TRIES_MAX : 0);
+    return picks && kp_machine_limits(m)->retry_lower_mm > 0 ? PLAN_TRIES_MAX : 0;
 }
 
 enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const struct kp_call *call, bool flush, struct kp_faults *f)
 {
-    size_t room = scripts_of(m, call);
-    struct kp_seq *s = calloc(1, sizeof *s + room * sizeof s->scripts[0]);
+    size_t more = more_scripts(m, call);
+    struct kp_seq *s = calloc(1, sizeof *s + more * sizeof *s->more);
     struct plan p = { .m = m, .call = call, .f = f, .s = s, .flush = flush, .faults_before = f->count + f->dropped, .low = -INFINITY, .high = INFINITY };
     size_t id = (size_t)call->command->id;
     enum kp_err rc;
@@ -150,7 +161,7 @@ enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const s
     }
     if (!kp_call_needs_position(m, call) || !kp_machine_commanded(m, p.at))
         p.at[0] = p.at[1] = p.at[2] = NAN;
-    s->script_room = room;
+    s->more = (struct plan_script *)(s + 1), s->more_room = more;
     s->last_script = s->ramp.pin = PLAN_NONE;
     builders[id](&p);
     if (s->end == 0)
@@ -232,7 +243,7 @@ static void ask(struct kp_seq *s, struct kp_action *out)
         out->after_ms = plan_ramp_next(s);
     if (step->kind == KP_ACT_SCRIPT) {
         s->last_script = step->script;
-        out->text = s->scripts[step->script].text.text;
+        out->text = last(s)->text.text;
     }
 }
 
@@ -271,7 +282,7 @@ static void judge(struct kp_seq *s, double level)
 
 bool kp_seq_expected(const struct kp_seq *s, double xyz[3])
 {
-    const double *at = s->last_script < 0 ? NULL : s->scripts[s->last_script].expected;
+    const double *at = last(s) ? last(s)->expected : NULL;
     if (!at || (isnan(at[0]) && isnan(at[1]) && isnan(at[2])))
         return false;
     memcpy(xyz, at, 3 * sizeof *at);
@@ -359,14 +370,14 @@ const struct kp_result *kp_seq_result(const struct kp_seq *s)
 
 const struct kp_pin_write *kp_seq_writes(const struct kp_seq *s, size_t *count)
 {
-    *count = s->last_script < 0 ? 0 : s->scripts[s->last_script].write_count;
-    return s->last_script < 0 ? NULL : s->scripts[s->last_script].writes;
+    *count = last(s) ? last(s)->write_count : 0;
+    return last(s) ? last(s)->writes : NULL;
 }
 
 const struct kp_axis_write *kp_seq_axis_writes(const struct kp_seq *s, size_t *count)
 {
-    *count = s->last_script < 0 ? 0 : s->scripts[s->last_script].axis_count;
-    return s->last_script < 0 ? NULL : s->scripts[s->last_script].axes;
+    *count = last(s) ? last(s)->axis_count : 0;
+    return last(s) ? last(s)->axes : NULL;
 }
 
 const char *kp_seq_gcode(const struct kp_seq *s, size_t i)
