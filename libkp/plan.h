@@ -44,7 +44,7 @@ struct plan_ramp {
     char name[KP_NAME_MAX];
     bool servo;
     double full;               /* what SET_PIN or SET_SERVO takes for 1 */
-    double from, to, min, max; /* 0-1 */
+    double from, to, min;      /* 0-1; between the two ends nothing is above the limit */
     double interval_ms;
     int steps, done;           /* steps after the first value, and how many of them are behind */
 };

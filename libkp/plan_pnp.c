@@ -138,7 +138,8 @@ static struct plan_step sample(const struct job *j, const char *name, bool held)
 {
     bool under = j->n->part_on < j->n->part_off;
     return (struct plan_step){ .kind = KP_ACT_SAMPLE, .name = name, .script = PLAN_NONE, .sensor = j->n->sensor, .held = held,
-                               .level = held ? j->n->part_on : j->n->part_off, .at_most = under == held, .good = PLAN_NONE, .again = PLAN_NONE, .way_out = PLAN_NONE };
+                               .level = held ? j->n->part_on : j->n->part_off, .at_most = under == held,
+                               .good = PLAN_NONE, .again = PLAN_NONE, .way_out = PLAN_NONE };
 }
 
 /* The script of a pick from travel to travel, deeper by so much; xy: over x and y of the request first. */

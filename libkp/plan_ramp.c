@@ -33,7 +33,6 @@ void plan_pwm_ramp(struct plan *p)
     r->servo = at->kind == KP_PIN_SERVO;
     r->full = at->scale > 0 ? at->scale : 1;
     r->min = at->kind == KP_PIN_PWM ? l->min_pwm : 0;
-    r->max = at->kind == KP_PIN_PWM ? l->max_pwm : 1;
     r->interval_ms = duration_ms / r->steps;
     p->s->result.value = pin->inverted ? 1 - r->to : r->to;
     plan_delay(p);
@@ -50,8 +49,6 @@ void plan_ramp_write(struct kp_seq *s, double elapsed_ms)
     double v = r->done == r->steps ? r->to : plan_round(r->from + (r->to - r->from) * r->done / r->steps);
     if (v != 0 && v < r->min)
         v = r->min; /* on its way from or to 0 */
-    if (v > r->max)
-        v = r->max;
     if (r->done == r->steps)
         s->result.late_ms = fmax(elapsed_ms - r->steps * r->interval_ms, 0);
     tr_start(&script->text);

@@ -32,11 +32,13 @@ static const struct fixture { const char *name, *cfg, *without; } fixtures[] = {
     { "odd", "[nozzle N1]\npump: no_such_pin\nvalve: valve1\n[nozzle N2]\nsafe_z: 5\n"
              "[sensor vacuum1]\ntype: vacuum\n[nozzle N3]\nvalve: valve1\nsafe_z: 5\nsensor: vacuum1\npick_height: 1\nplace_height: 1\n", "homing_override" },
     { "bare", "", "SET_PIN" },
+    { "blind", SENSORS "[nozzle N2]\nvalve: valve2\nsafe_z: 5\nsensor: vacuum2\n", "homing_override" },
     { "deeper", SEESAW "[vacuum]\nretries: 2\nretry_lower: 0.2\n", "homing_override" },
     { "deepest", SEESAW "[vacuum]\nretries: 20\nretry_lower: 0.1\n", "homing_override" },
     { "limited", SEESAW "[safety]\nmin_pwm_value: 0.2\nmax_pwm_value: 0.8\nmin_fan_speed: 0.1\nmax_fan_speed: 0.6\n", "homing_override" },
     { "plain", "", "homing_override" },
     { "fanless", "", "fan" },
+    { "still", "", "G1" },
     { "output", "[vacuum]\noutput: pump1\n", "homing_override" },
     { "tapes", "[feeder feeder]\nstepper: extruder\n[feeder second]\nstepper: extruder1\nfeedrate: 300\n[feeder side]\nstepper: extruder_stepper side\n"
                "[feeder loose]\nstepper: extruder_stepper loose\n[feeder macro]\nmacro: feed_left\nfeedrate: 50\n", "homing_override" },

@@ -5,12 +5,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <string.h>
 
 #include <cmocka.h>
 
-#include "kp.h"
+#include "plan_fixture.h"
 
 /* The path with a name in place of its {id}. */
 static struct kp_str route(const struct kp_command *c, char *out, size_t size)
@@ -53,7 +51,8 @@ static void pieces_of_a_path_are_arguments(void **state)
     (void)state;
     static const struct { enum kp_method method; const char *path, *command, *piece; unsigned allowed; } rows[] = {
         { KP_GET, "auth/keys", "key_list", NULL, KP_GET | KP_POST }, { KP_POST, "auth/keys", "key_create", NULL, KP_GET | KP_POST },
-        { KP_GET, "auth/keys/12-ab", "key_get", "12-ab", KP_GET | KP_PUT | KP_DELETE }, { KP_PUT, "auth/keys/1", "key_update", "1", KP_GET | KP_PUT | KP_DELETE },
+        { KP_GET, "auth/keys/12-ab", "key_get", "12-ab", KP_GET | KP_PUT | KP_DELETE },
+        { KP_PUT, "auth/keys/1", "key_update", "1", KP_GET | KP_PUT | KP_DELETE },
         { KP_DELETE, "auth/keys/1", "key_delete", "1", KP_GET | KP_PUT | KP_DELETE }, { KP_POST, "auth/keys/1", NULL, NULL, KP_GET | KP_PUT | KP_DELETE },
         { KP_POST, "auth/keys/rotate/rotate", "key_rotate", "rotate", KP_POST }, { KP_GET, "auth/keys/1/rotate", NULL, NULL, KP_POST },
         { KP_GET, "auth/keys/", NULL, NULL, 0 }, { KP_GET, "auth/keys//", NULL, NULL, 0 }, { KP_POST, "auth/keys//rotate", NULL, NULL, 0 },
@@ -209,6 +208,78 @@ static void answers_keep_the_rules(void **state)
     }
 }
 
+/* What each command is answered with in each state, said here row by row: ready unhomed low held printing not-ready no-moonraker stopped. H homing required,
+ * I interlock, K Klipper, M Moonraker, E emergency stop. Travel height is the plan's and the hold the queue's, so their columns are free. */
+#define READ "........"
+#define SWITCH "....IKME"
+#define MOVE ".H..IKME"
+#define USE ".....KME"
+static const struct { const char *command, *cells; } gate[KP_ID_COUNT] = {
+    { "move", MOVE }, { "home", SWITCH }, { "wait", SWITCH }, { "pick", MOVE }, { "place", MOVE }, { "pick_and_place", MOVE }, { "actuate", SWITCH },
+    { "actuator_on", SWITCH }, { "actuator_off", SWITCH }, { "vacuum_on", SWITCH }, { "vacuum_off", SWITCH }, { "vacuum_set", SWITCH }, { "fan_on", SWITCH },
+    { "fan_off", SWITCH }, { "fan_set", SWITCH }, { "pwm_set", SWITCH }, { "pwm_ramp", SWITCH }, { "gpio_read", READ }, { "gpio_write", SWITCH },
+    { "gpio_read_all", READ }, { "sensor_read", READ }, { "sensor_read_all", READ }, { "sensor_read_by_type", READ }, { "feeder_advance", SWITCH },
+    { "feeder_retract", SWITCH }, { "get_status", READ }, { "get_position", READ }, { "get_printer_state", READ }, { "queue_add", USE }, { "queue_batch", USE },
+    { "queue_status", READ }, { "queue_clear", READ }, { "queue_cancel", READ }, { "queue_history", READ }, { "batch_execute", USE },
+    { "emergency_stop", READ },
+    { "pause", READ }, { "resume", USE }, { "reset", READ }, { "safety_status", READ }, { "safety_events", READ }, { "get_version", READ }, { "openapi", READ },
+    { "key_create", READ }, { "key_list", READ }, { "key_get", READ }, { "key_update", READ }, { "key_delete", READ }, { "key_rotate", READ },
+    { "auth_status", READ }, { "ws_token", READ }, { "health", READ }, { "ready", READ }, { "metrics", READ },
+};
+
+static struct kp_machine *machine_in(enum kp_state state)
+{
+    struct kp_machine *m = fixture_machine("careful");
+    switch (state) {
+    case KP_S_UNHOMED: tell(m, "toolhead", "homed_axes", text_value("")); break;
+    case KP_S_LOW: tell_point(m, "gcode_move", "position", 100, 50, -30); break;
+    case KP_S_HELD:
+        tell_point(m, "gcode_move", "position", 260, 50, 0);
+        kp_safety_check(m, 1000);
+        break;
+    case KP_S_PRINTING: tell(m, "print_stats", "state", text_value("printing")); break;
+    case KP_S_NOT_READY: kp_machine_klippy(m, KP_KLIPPY_SHUTDOWN, "MCU"); break;
+    case KP_S_NO_MOONRAKER: kp_machine_moonraker(m, false); break;
+    case KP_S_STOPPED: kp_safety_latch(m, true, "test"); break;
+    default: break;
+    }
+    assert_true(kp_safety_states(m) >> state & 1u);
+    return m;
+}
+
+static char letter_of(enum kp_err code)
+{
+    switch (code) {
+    case KP_OK: return '.';
+    case KP_HOMING_REQUIRED: return 'H';
+    case KP_INTERLOCK: return 'I';
+    case KP_KLIPPY_DISCONNECTED: return 'K';
+    case KP_MOONRAKER_DISCONNECTED: return 'M';
+    case KP_EMERGENCY_STOP_ACTIVE: return 'E';
+    default: return '?';
+    }
+}
+
+static void every_command_in_every_state(void **state)
+{
+    (void)state;
+    const struct kp_command *rows = kp_commands(NULL);
+    for (enum kp_state s = 0; s < KP_STATE_COUNT; s++) {
+        struct kp_machine *m = machine_in(s);
+        for (size_t i = 0; i < KP_ID_COUNT; i++) {
+            struct kp_call call = { .command = &rows[i] };
+            struct kp_faults f = { .count = 0 };
+            assert_string_equal(gate[i].command, rows[i].name);
+            assert_int_equal(strlen(gate[i].cells), KP_STATE_COUNT);
+            call.slot[0].set = call.slot[1].set = rows[i].id == KP_MOVE; /* x and y */
+            char got = letter_of(kp_safety_gate(m, &call, &f));
+            if (got != gate[i].cells[s])
+                fail_msg("%s in state %s: %c, not %c", rows[i].name, kp_state_name(s), got, gate[i].cells[s]);
+        }
+        kp_machine_free(m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +289,7 @@ int main(void)
         cmocka_unit_test(rows_keep_the_rules),
         cmocka_unit_test(what_passes_a_stop),
         cmocka_unit_test(answers_keep_the_rules),
+        cmocka_unit_test(every_command_in_every_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "alloc_fixture.h"
+
 #include <cmocka.h>
 
 #include "plan_request.h"
@@ -289,10 +291,66 @@ static void what_answers_an_action(void **state)
 {
     (void)state;
     static const char *const want[] = { /* START OK SAMPLE TIME REPLACED ERROR */
-        [KP_ACT_SCRIPT] = ".o...e", [KP_ACT_SAMPLE] = "..s..e", [KP_ACT_SETTLE] = ".o...e", [KP_ACT_DELAY] = "...tre", [KP_ACT_DONE] = "......", [KP_ACT_FAIL] = "......" };
+        [KP_ACT_SCRIPT] = ".o...e", [KP_ACT_SAMPLE] = "..s..e", [KP_ACT_SETTLE] = ".o...e", [KP_ACT_DELAY] = "...tre",
+        [KP_ACT_DONE] = "......", [KP_ACT_FAIL] = "......" };
     for (enum kp_act act = 0; act <= KP_ACT_FAIL; act++)
         for (enum kp_event ev = 0; ev <= KP_EV_ERROR; ev++)
             assert_int_equal(kp_seq_answers(act, ev), want[act][ev] != '.');
+}
+
+/* What no lane runs has no plan; memory may be gone for any that has one. */
+static void what_has_no_plan(void **state)
+{
+    (void)state;
+    size_t n;
+    const struct kp_command *rows = kp_commands(&n);
+    struct kp_machine *m = fixture_machine("seesaw");
+    for (size_t i = 0; i < n; i++) {
+        struct kp_call call = { .command = &rows[i] };
+        struct kp_seq *s = NULL;
+        memset(&faults, 0, sizeof faults);
+        if (rows[i].strategy == KP_GCODE)
+            continue;
+        assert_int_equal(kp_seq_plan(&s, m, &call, false, &faults), KP_INVALID_REQUEST);
+        assert_null(s);
+        assert_int_equal(faults.count, 1);
+    }
+    kp_machine_free(m);
+}
+
+static void every_plan_without_memory(void **state)
+{
+    (void)state;
+    static const char *const requests[] = {
+        "move x=1", "home", "wait", "pick", "place", "pick_and_place x=1 y=1 place_x=2 place_y=2", "actuate pin=lamp", "actuator_on pin=lamp",
+        "actuator_off pin=lamp",
+        "vacuum_on", "vacuum_off", "vacuum_set power=1", "fan_on", "fan_off", "fan_set speed=1", "pwm_set pin=pump1 value=1",
+        "pwm_ramp pin=pump1 start_value=0 end_value=1 duration=1", "gpio_write pin=lamp value=1", "feeder_advance feeder=feeder1 distance=1",
+        "feeder_retract feeder=feeder1 distance=1" };
+    static const char *const machines[] = { "seesaw", "deeper" };
+    size_t planned = 0;
+    for (size_t k = 0; k < 2 * sizeof requests / sizeof *requests; k++) {
+        struct kp_machine *m = fixture_machine(machines[k % 2]);
+        struct request r;
+        struct kp_call call;
+        struct kp_seq *s = NULL;
+        assert_true(request_parse(&r, requests[k / 2]));
+        assert_int_equal(kp_check(m, r.command, r.args, r.count, &call, &faults), KP_OK);
+        for (size_t nth = 1; !s; nth++) {
+            memset(&faults, 0, sizeof faults);
+            alloc_fail_at(nth);
+            enum kp_err rc = kp_seq_plan(&s, m, &call, true, &faults);
+            size_t asked = alloc_count;
+            alloc_fail_at(0);
+            assert_int_equal(rc, s ? KP_OK : KP_INTERNAL_ERROR);
+            assert_int_equal(faults.count, !s);
+            assert_true(nth == (s ? 2 : 1) && asked == 1); /* one piece of memory a plan */
+        }
+        planned++;
+        kp_seq_free(s);
+        kp_machine_free(m);
+    }
+    assert_int_equal(planned, 40);
 }
 
 static void the_answer_lists_the_lines_without_the_frame(void **state)
@@ -349,6 +407,8 @@ int main(void)
         cmocka_unit_test(a_ramp_is_replaced_or_ended),
         cmocka_unit_test(a_long_ramp),
         cmocka_unit_test(what_answers_an_action),
+        cmocka_unit_test(what_has_no_plan),
+        cmocka_unit_test(every_plan_without_memory),
         cmocka_unit_test(the_answer_lists_the_lines_without_the_frame),
         cmocka_unit_test(homing_says_nothing_of_where_it_ends),
     };
