@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Actuators, servos, fans, PWM pins and feeders of every kind: what is asked for is at the microcontroller, and Klipper's G-code state is as it was.
+
+Invariant: what a command leaves is read from the simulator or from Klipper, never from our own answer.
+"""
+import pytest
+
+import helpers
+from helpers import get, modes, ok, pin, post, query, refused, wait_for
+
+PRINTER = """
+[servo gate]
+pin: PI0
+initial_angle: 0
+maximum_servo_angle: 90
+
+[fan]
+pin: PI1
+
+[fan_generic blower]
+pin: PI2
+
+[heater_fan hotend]
+pin: PI7
+heater: extruder
+
+[pwm_cycle_time beeper]
+pin: PI3
+cycle_time: 0.01
+
+[output_pin flap]
+pin: !PI4
+value: 0
+
+[pwm_tool dimmer]
+pin: PI5
+value: 0
+cycle_time: 0.01
+
+[extruder]
+nozzle_diameter: 0.4
+filament_diameter: 1.75
+heater_pin: PE8
+sensor_type: kpa
+sensor_pin: PE2
+control: watermark
+min_temp: -200
+max_temp: 200
+min_extrude_temp: -200
+
+[extruder1]
+step_pin: PG4
+dir_pin: PG5
+enable_pin: !PG6
+microsteps: 16
+rotation_distance: 32
+nozzle_diameter: 0.4
+filament_diameter: 1.75
+heater_pin: PE9
+sensor_type: kpa
+sensor_pin: PE3
+control: watermark
+min_temp: -200
+max_temp: 200
+min_extrude_temp: -200
+max_extrude_only_distance: 20
+
+[extruder_stepper side]
+extruder:
+step_pin: PG7
+dir_pin: PG8
+enable_pin: !PG9
+microsteps: 16
+rotation_distance: 32
+
+[gcode_macro FEED_LEFT]
+gcode:
+    G91
+    G1 X{params.DISTANCE} F{params.FEEDRATE|float * 60}
+"""
+FEEDER = " pitch=4 x=5 y=5 z=1.0 rot=0 count=40 thick=0.5 mm_per_step=0.01 "
+WORLD = "\n".join(["adc e0 pin=PE2 value=0.3", "adc e1 pin=PE3 value=0.3", "feeder second step=PG4 dir=PG5 part=second" + FEEDER,
+                   "feeder side step=PG7 dir=PG8 part=side" + FEEDER])
+PLACE = ("[feeder second]\nstepper: extruder1\nfeedrate: 1200\n[feeder side]\nstepper: extruder_stepper side\nfeedrate: 1200\n"
+         "[feeder macro]\nmacro: feed_left\nfeedrate: 100\n[safety]\nmax_fan_speed: 0.8\n")
+
+
+@pytest.fixture(scope="module")
+def machine():
+    import rig
+    with rig.Rig(printer_extra=PRINTER, world_extra=WORLD, klipperplace_extra=PLACE) as m:
+        yield helpers.make_homed(m)
+
+
+def tape(machine, name):
+    return machine.sim_cmd("status")["feeders"][name]["mm"]
+
+
+def duty(machine, name, value):
+    """Waits until the pin has that share."""
+    wait_for(f"{name} at {value}", lambda: abs(pin(machine, name) - value) < 0.002, 3)
+
+
+# ---- pins ----------------------------------------------------------------------------------------------------------------
+
+def test_actuators(machine):
+    data = ok(post(machine, "actuators/on", {"pin": "flap", "wait": True}))
+    assert (data["pin"], data["value"], data["completed"]) == ("flap", 1, True)
+    assert pin(machine, "PI4") == 0  # Klipper inverts it
+    assert ok(post(machine, "actuators/off", {"pin": "flap"}))["completed"] is False
+    wait_for("off", lambda: pin(machine, "PI4") == 1, 2)
+    ok(post(machine, "actuators/actuate", {"pin": "!PI4", "value": 0, "wait": True}))
+    assert pin(machine, "PI4") == 0
+    ok(post(machine, "actuators/actuate", {"pin": "flap", "value": 0, "wait": True}))
+    assert pin(machine, "PI4") == 1
+    refused(post(machine, "actuators/on", {"pin": "start_button"}), "INVALID_PARAMETER")
+
+
+def test_a_servo(machine):
+    """SET_SERVO's pulse: 1 ms at 0, 2 ms at the largest angle, of 20 ms."""
+    data = ok(post(machine, "pwm/set", {"pin": "gate", "value": 0.5, "wait": True}))
+    assert data["gcode"] == ["SET_SERVO SERVO=gate ANGLE=45", "M400"]
+    duty(machine, "PI0", 0.075)
+    ok(post(machine, "actuators/on", {"pin": "gate", "wait": True}))
+    duty(machine, "PI0", 0.1)
+    read = ok(get(machine, "gpio/read?pin=gate"))
+    assert (read["state"], read["direction"], read["stale"]) == (1, "output", False)
+    ok(post(machine, "pwm/set", {"pin": "gate", "value": 0, "wait": True}))
+    duty(machine, "PI0", 0.05)
+    assert ok(get(machine, "status"))["pwm_outputs"]["gate"] == 0
+
+
+def test_pwm_and_its_cycle_time(machine):
+    data = ok(post(machine, "pwm/set", {"pin": "dimmer", "value": 0.25, "wait": True}))
+    assert (data["value"], data["cycle_time"], data["completed"]) == (0.25, 0.01, True)
+    assert query(machine, **{"pwm_tool dimmer": None})["pwm_tool dimmer"]["value"] == 0.25
+    data = ok(post(machine, "pwm/set", {"pin": "beeper", "value": 0.5, "cycle_time": 0.002, "wait": True}))
+    assert data["cycle_time"] == 0.002
+    assert query(machine, **{"pwm_cycle_time beeper": None})["pwm_cycle_time beeper"]["value"] == 0.5
+    refused(post(machine, "pwm/set", {"pin": "dimmer", "value": 0.5, "cycle_time": 0.002}), "INVALID_PARAMETER")
+    refused(post(machine, "pwm/set", {"pin": "flap", "value": 0.5}), "INVALID_PARAMETER")
+    refused(post(machine, "pwm/set", {"pin": "dimmer", "value": 1.5}), "PWM_OUT_OF_BOUNDS")
+    ok(post(machine, "pwm/set", {"pin": "beeper", "value": 0, "wait": True}))
+
+
+def test_fans(machine):
+    fan = lambda name: query(machine, **{name: None})[name]["speed"]  # noqa: E731
+    assert ok(post(machine, "fan/on", {"speed": 0.5, "wait": True}))["speed"] == 0.5
+    assert fan("fan") == 0.5
+    assert ok(post(machine, "fan/on", {"wait": True}))["speed"] == 0.8  # what the limit leaves of full speed
+    assert fan("fan") == 0.8
+    ok(post(machine, "fan/set", {"fan": "blower", "speed": 0.25, "wait": True}))
+    assert fan("fan_generic blower") == 0.25
+    status = ok(get(machine, "status"))
+    assert status["fan_speed"] == 0.8 and status["fan_states"]["blower"] == 0.25
+    refused(post(machine, "fan/set", {"speed": 0.9}), "FAN_SPEED_OUT_OF_BOUNDS")
+    refused(post(machine, "fan/on", {"fan": "hotend"}), "INVALID_PARAMETER")
+    ok(post(machine, "fan/off", {"wait": True}))
+    ok(post(machine, "fan/off", {"fan": "blower", "wait": True}))
+    assert fan("fan") == 0 and fan("fan_generic blower") == 0
+
+
+# ---- feeders -------------------------------------------------------------------------------------------------------------
+
+def test_a_feeder_on_another_extruder(machine):
+    """It is activated for the motion; what the console left of modes and extruder is there afterwards."""
+    machine.gcode("M82\nG91\nM221 S50")
+    before = modes(machine), query(machine, gcode_move=None)["gcode_move"]["gcode_position"]
+    at = tape(machine, "second")
+    data = ok(post(machine, "feeder/advance", {"feeder": "second", "distance": 8}))
+    assert data["completed"] and abs(tape(machine, "second") - at - 8) < 0.02
+    ok(post(machine, "feeder/retract", {"feeder": "second", "distance": 3.5, "feedrate": 600}))
+    assert abs(tape(machine, "second") - at - 4.5) < 0.02
+    assert query(machine, toolhead=None)["toolhead"]["extruder"] == "extruder"
+    state = query(machine, gcode_move=None)["gcode_move"]
+    assert state["absolute_extrude"] and state["extrude_factor"] == 0.5
+    assert (modes(machine), state["gcode_position"]) == before
+    machine.gcode("G90\nM221 S100")
+
+
+def test_what_klipper_refuses_is_put_back(machine):
+    """Further than max_extrude_only_distance: Klipper's own words, nothing has moved, and the old extruder is active again."""
+    at = tape(machine, "second")
+    body = refused(post(machine, "feeder/advance", {"feeder": "second", "distance": 21}), "EXECUTION_FAILED")
+    assert "too long" in body["details"]["klipper"]["message"] and body["details"]["step"] == "advance"
+    assert query(machine, toolhead=None)["toolhead"]["extruder"] == "extruder"
+    ok(post(machine, "feeder/advance", {"feeder": "second", "distance": 4}))
+    assert abs(tape(machine, "second") - at - 4) < 0.02
+    assert modes(machine)["absolute"]
+
+
+def test_a_feeder_on_an_extruder_stepper(machine):
+    at = tape(machine, "side"), tape(machine, "second")
+    ok(post(machine, "feeder/advance", {"feeder": "side", "distance": 4}))
+    assert abs(tape(machine, "side") - at[0] - 4) < 0.02 and tape(machine, "second") == at[1]
+    assert not query(machine, **{"extruder_stepper side": None})["extruder_stepper side"]["motion_queue"]
+    ok(post(machine, "feeder/retract", {"feeder": "side", "distance": 4}))
+    assert abs(tape(machine, "side") - at[0]) < 0.02
+
+
+def test_a_feeder_by_macro(machine):
+    """The macro moves the head and leaves G91 behind: neither the next move nor anybody else's state suffers from it."""
+    helpers.go(machine, x=50, y=50)
+    before = modes(machine)
+    ok(post(machine, "feeder/advance", {"feeder": "macro", "distance": 4}))
+    assert abs(helpers.axis(machine, "x") - 54) < 0.02
+    assert modes(machine) == before
+    ok(post(machine, "feeder/retract", {"feeder": "macro", "distance": 1.5}))
+    ok(post(machine, "motion/move", {"x": 1, "relative": True, "feedrate": 6000, "wait": True}))
+    assert abs(helpers.axis(machine, "x") - 53.5) < 0.02
+
+
+def test_reads_that_need_no_name(machine):
+    state = ok(get(machine, "printer/state"))
+    assert state["state"] == "ready" and state["klippy_connected"] and not state["stale"]
+    assert {s["sensor"] for s in ok(get(machine, "sensor/read_by_type?type=vacuum"))["sensors"]} == {"vacuum1", "vacuum2"}
+    assert ok(get(machine, "sensor/read_by_type?type=load"))["count"] == 0
+    refused(get(machine, "sensor/read_by_type?type=smell"), "INVALID_PARAMETER")
