@@ -158,7 +158,7 @@ static void run(struct kp_seq *s, double level, int error_at)
     struct kp_action a;
     kp_error_set(&broken, KP_OUTCOME_UNKNOWN, NULL, "cut");
     kp_seq_step(s, KP_EV_START, 0, NULL, &a);
-    for (int i = 0; a.kind != KP_ACT_DONE && a.kind != KP_ACT_FAIL; i++) {
+    for (int i = 0; a.kind == KP_ACT_SCRIPT || a.kind == KP_ACT_SAMPLE || a.kind == KP_ACT_SETTLE; i++) {
         require(i < STEPS_MAX);
         if (a.kind == KP_ACT_SCRIPT) {
             require_script(a.text, KP_SCRIPT_MAX);

@@ -132,6 +132,8 @@ static const char *type_name(enum kp_ptype type)
     case KP_P_AXES: return "axes";
     case KP_P_PIN_IN:
     case KP_P_PIN_OUT: return "pin";
+    case KP_P_PIN_PWM: return "pwm";
+    case KP_P_FAN: return "fan";
     case KP_P_SENSOR: return "sensor";
     case KP_P_NOZZLE: return "nozzle";
     case KP_P_FEEDER: return "feeder";
@@ -156,7 +158,7 @@ static void run(struct stream *s, struct kp_seq *seq)
     struct kp_action a;
     size_t pins, axes;
     kp_seq_step(seq, KP_EV_START, 0, NULL, &a);
-    while (a.kind != KP_ACT_DONE && a.kind != KP_ACT_FAIL) {
+    while (a.kind == KP_ACT_SCRIPT || a.kind == KP_ACT_SAMPLE || a.kind == KP_ACT_SETTLE) {
         if (a.kind == KP_ACT_SCRIPT) {
             put_script(a.text);
             const struct kp_pin_write *pin = kp_seq_writes(seq, &pins);
