@@ -27,6 +27,7 @@ struct call {
     int64_t deadline_ms; /* 0: none */
     mr_done *done;       /* NULL: nobody wants to know */
     void *user;
+    const char *method;
     size_t n;            /* of text, which is followed by MR_UNIX_END */
     char text[];
 };
@@ -179,6 +180,7 @@ static void on_wrote(void *user, size_t n)
         m->writing = c;
         m->written_n = 0;
         m->written++;
+        metrics_upstream(m->cfg.metrics, c->method);
         m->queued--;
         c->state = WRITING;
     }
@@ -263,7 +265,7 @@ static struct call *call_new(uint64_t id, const char *method, const json_t *para
     struct call *c = params && !p ? NULL : malloc(sizeof *c + size);
 
     if (c) {
-        *c = (struct call){ .id = id };
+        *c = (struct call){ .id = id, .method = method };
         c->n = (size_t)snprintf(c->text, size, "{\"jsonrpc\":\"2.0\",\"method\":\"%s\"%s%s,\"id\":%llu}", method, p ? ",\"params\":" : "", p ? p : "",
                                 (unsigned long long)id);
         c->text[c->n] = MR_UNIX_END;
@@ -278,7 +280,6 @@ static uint64_t submit(struct mr *m, bool urgent, const char *method, json_t *pa
 
     json_decref(params);
     if (!c) return 0;
-    metrics_upstream(m->cfg.metrics, method);
     m->last_id++;
     c->urgent = urgent;
     c->done = done;

@@ -355,16 +355,8 @@ def test_timeout_and_full_lane(homed):
 
 
 def test_parts_away(homed):
-    """Klipper shut down by the microcontroller, then Moonraker gone in the middle of a move."""
+    """Moonraker gone in the middle of a move; then Klipper shut down by the microcontroller, and left so: this is the last test at the machine."""
     r = homed.rig
-    r.sim_cmd("fault shutdown Timer too close")
-    wait_for("it is seen", lambda: r.get("/ready")[0] == 503)
-    assert homed.ask("ready")[0] == 503 and homed.do("get_printer_state")["state"] == "shutdown"
-    answer = homed.fails("move", "KLIPPY_DISCONNECTED", {"x": 10})
-    assert answer["details"]["klipper"]["state"] == "shutdown"
-    homed.do("reset", timeout=40)
-    r.wait_ready(20)
-    helpers.make_homed(r)
     helpers.go(r, x=50)
     move = Later(homed.ask, "move", {"x": 120, "feedrate": 1200, "wait": True})
     wait_for("it moves", lambda: steps(r)["moving"])
@@ -375,6 +367,11 @@ def test_parts_away(homed):
     still(r)
     r.moonraker.start()
     r.wait_ready(30)
+    r.sim_cmd("fault shutdown Timer too close")
+    wait_for("it is seen", lambda: r.get("/ready")[0] == 503)
+    assert homed.ask("ready")[0] == 503 and homed.do("get_printer_state")["state"] == "shutdown"
+    answer = homed.fails("move", "KLIPPY_DISCONNECTED", {"x": 10})
+    assert answer["details"]["klipper"]["state"] == "shutdown"
 
 
 # ---- nothing is left out: these two come last --------------------------------------------------------------------------------------------

@@ -87,12 +87,15 @@ def test_forms_cannot_write(machine):
             refused(post(machine, "gpio/write", show(WRITE[1]), headers={"Content-Type": kind}), "UNSUPPORTED_MEDIA_TYPE")
 
 
-def test_no_origins_by_default(make_rig):
-    """And none where CORS is switched off, whatever the list says."""
-    r = make_rig(klipperplace_extra=f"[api]\nenable_cors: false\n[security]\ncors_origins: {LISTED}\n")
+def test_none_listed_and_log_as_text(make_rig):
+    """No page but its own where CORS is switched off, whatever the list says; and the other form of the log, with only what its level asks for."""
+    r = make_rig(klipperplace_extra=f"[api]\nenable_cors: false\n[security]\ncors_origins: {LISTED}\n", shim_env={"LOG_LEVEL": "info"})
     refused(preflight(r, "/api/v1/gpio/write", LISTED), "PERMISSION_DENIED")
-    answer = get(r, "version", headers={"Origin": LISTED})
+    answer = get(r, "version", headers={"Origin": LISTED, "X-Request-Id": "quiet"})
     assert ok(answer) and not cors_headers(answer) and "vary" not in answer[2]
+    refused(post(r, "gpio/write", {"pin": "nothing", "value": 1}, headers={"X-Request-Id": "loud"}), "PIN_NOT_FOUND")
+    line = wait_for("the line", lambda: [l for l in r.shim.output().splitlines() if "request_id=loud" in l])[0]
+    assert line.startswith("info rest request_id=loud command=gpio_write ") and "quiet" not in r.shim.output()
 
 
 # ---- idempotency keys ----------------------------------------------------------------------------------------------------------
@@ -238,15 +241,6 @@ def test_no_key_in_the_log(machine):
         raw(machine, f"GET /{secret} HTTP/9.9\r\nX-API-Key: {secret}\r\n\r\n".encode())
     text = machine.shim.output()
     assert "sesame" not in text and '"***"' in text  # the request id that was one
-
-
-def test_text_log(make_rig):
-    """The other form, and only what its level asks for."""
-    r = make_rig(shim_env={"LOG_LEVEL": "info"})
-    get(r, "version", headers={"X-Request-Id": "quiet"})
-    refused(post(r, "gpio/write", {"pin": "nothing", "value": 1}, headers={"X-Request-Id": "loud"}), "PIN_NOT_FOUND")
-    line = wait_for("the line", lambda: [l for l in r.shim.output().splitlines() if "request_id=loud" in l])[0]
-    assert line.startswith("info rest request_id=loud command=gpio_write ") and "quiet" not in r.shim.output()
 
 
 def test_scripts_are_counted_by_moonraker_too(machine):
