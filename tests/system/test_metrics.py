@@ -204,6 +204,36 @@ def test_loop_under_bad_clients(machine):
     wait_for("given back", lambda: value(metrics(machine), "connections", kind="http") < 10, 10)
 
 
+def test_headers_have_a_limit(machine):
+    """Beyond 16 kB libmicrohttpd itself refuses and closes; well below it all is served."""
+    with socket.create_connection(("127.0.0.1", machine.port), timeout=10) as s:
+        s.sendall(http_text("GET", "/api/v1/version", headers=["X-A: " + "a" * 8000]))
+        assert read_answers(s, 1)[0][0] == 200
+    for header in ("X-A: " + "a" * 40000, "\r\n".join(f"X-{i}: a" for i in range(5000))):
+        with socket.create_connection(("127.0.0.1", machine.port), timeout=10) as s:
+            with contextlib.suppress(OSError):
+                s.sendall(http_text("GET", "/api/v1/version", headers=[header]))
+            answers = read_answers(s)
+            assert [a[0] for a in answers] in ([431], [413], [])
+    ok(get(machine, "version"))
+
+
+def test_trickling_has_an_end(machine):
+    """Half a request that goes on and on is cut after 120 s, although bytes came all the while."""
+    if not rig.long_run():
+        pytest.skip("two minutes: scripts/test --long")
+    with socket.create_connection(("127.0.0.1", machine.port), timeout=1) as s:
+        s.sendall(b"GET /api/v1/version HTTP/1.1\r\nX-A: ")
+        began = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - began < 180:
+                s.sendall(b"a")
+                with contextlib.suppress(TimeoutError):
+                    if s.recv(1000) == b"":
+                        break
+        assert 115 < time.monotonic() - began < 140
+
+
 def test_stop_is_told(machine):
     """The last one: the machine stays stopped."""
     ok(post(machine, "system/emergency_stop"))
