@@ -626,8 +626,14 @@ const char *app_health(struct app *a, size_t *n, bool *ready)
     return k->text;
 }
 
-void app_metrics(const struct app *a, struct metrics_now *now)
+void app_count(struct app *a, const struct kp_command *c, enum kp_err code)
 {
+    metrics_answer(a->metrics, c, code);
+}
+
+static void fill_metrics(const void *user, struct metrics_now *now)
+{
+    const struct app *a = user;
     now->moonraker_connected = kp_machine_moonraker_connected(a->machine);
     now->klipper_ready = kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY;
     now->latched = kp_safety_latched(a->machine);
@@ -665,6 +671,7 @@ struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *m
         (a->lane = lane_new(l, state_moonraker(a->state), a->machine)) && (a->stop = stop_new(l, state_moonraker(a->state), c, on_stopped, a)) &&
         (a->monitor = monitor_new(l, a->machine, on_reaction, a))) {
         kp_safety_listen(a->machine, on_safety, a);
+        metrics_room(metrics, fill_metrics, a);
         return a;
     }
     app_free(a);

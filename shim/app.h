@@ -14,7 +14,6 @@ struct events;
 struct lane;
 struct loop;
 struct metrics;
-struct metrics_now;
 struct mr;
 
 /* How a request ended. All borrowed until the callback returns. */
@@ -54,8 +53,8 @@ struct mr *app_moonraker(struct app *a);
 /* The text of GET /health, borrowed until the next call; *ready: Klipper can be used. */
 const char *app_health(struct app *a, size_t *n, bool *ready);
 
-/* Fills in what app and the rooms below it know. */
-void app_metrics(const struct app *a, struct metrics_now *now);
+/* An edge has answered; c NULL: no such command. */
+void app_count(struct app *a, const struct kp_command *c, enum kp_err code);
 
 /* For the G-code port, which makes scripts of its own from lines: the machine it checks them by, the lane they go through, and news of the mirror. */
 struct app_listener {

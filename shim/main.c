@@ -12,6 +12,7 @@
 #include "announce.h"
 #include "api_docs.h"
 #include "app.h"
+#include "cors.h"
 #include "gate.h"
 #include "gcode_port.h"
 #include "log.h"
@@ -120,6 +121,12 @@ static void to_ws(void *user, int fd, const struct sockaddr *peer, socklen_t len
     ws_adopt(edges->ws, fd);
 }
 
+static void fill_metrics(const void *user, struct metrics_now *now)
+{
+    const struct edges *edges = user;
+    now->ws_sessions = (unsigned)ws_sessions(edges->ws);
+}
+
 static int serve(const struct kp_config *c)
 {
     char err[256] = "out of memory";
@@ -131,8 +138,9 @@ static int serve(const struct kp_config *c)
     struct announce *announce = NULL;
     struct edges edges = { NULL, NULL };
     struct metrics *metrics = metrics_new();
-    struct loop *l = metrics ? loop_new() : NULL;
-    if (l && (app = app_new(l, c, metrics)) && (announce = announce_new(l, app)) && (edges.rest = rest_new(l, app, c, metrics)) && (edges.ws = ws_new(l, app)) &&
+    struct cors *cors = cors_new(c);
+    struct loop *l = metrics && cors ? loop_new() : NULL;
+    if (l && (app = app_new(l, c, metrics)) && (announce = announce_new(l, app)) && (edges.rest = rest_new(l, app, cors, metrics)) && (edges.ws = ws_new(l, app, cors)) &&
         (openpnp = openpnp_new(app, c))) {
         rest_openpnp(edges.rest, openpnp);
         gate = gate_open(l, kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"), to_rest, to_ws, &edges, err, sizeof err);
@@ -142,6 +150,7 @@ static int serve(const struct kp_config *c)
     if (gate && (port || !wants_port)) {
         served = true;
         loop_on_turn(l, metrics_turn, metrics);
+        metrics_room(metrics, fill_metrics, &edges);
         log_line(LOG_INFO, "main", "serving version=%s host=%s port=%d", kp_version(), kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"));
         loop_run(l);
         log_line(LOG_INFO, "main", "stopping");
@@ -156,6 +165,7 @@ static int serve(const struct kp_config *c)
     announce_free(announce);
     app_free(app);
     loop_free(l);
+    cors_free(cors);
     metrics_free(metrics);
     return served ? 0 : 1;
 }

@@ -2,6 +2,7 @@
 /* Counters and histograms for the rooms, printed for Prometheus. Invariant: every number of the text was counted, or read from the kernel while it was made. */
 #include "metrics.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,8 @@ struct metrics {
     struct histogram turns;
     uint64_t reads[METRICS_READS];
     struct method methods[METHODS_MAX + 1];
+    struct { metrics_room_fn *fn; const void *user; } rooms[METRICS_ROOMS_MAX];
+    size_t room_count;
 };
 
 struct metrics *metrics_new(void)
@@ -64,11 +67,19 @@ static void add(struct histogram *h, const int64_t *bounds, size_t count, int64_
     h->sum_us += us > 0 ? (uint64_t)us : 0;
 }
 
-void metrics_request(struct metrics *m, const struct kp_command *c, enum kp_err code, int64_t us)
+static size_t row_of(const struct metrics *m, const struct kp_command *c)
 {
-    size_t row = c ? (size_t)(c - kp_commands(NULL)) : m->commands;
-    m->requests[row][code]++;
-    add(&m->took[row], request_bounds, sizeof request_bounds / sizeof *request_bounds, us);
+    return c ? (size_t)(c - kp_commands(NULL)) : m->commands;
+}
+
+void metrics_answer(struct metrics *m, const struct kp_command *c, enum kp_err code)
+{
+    m->requests[row_of(m, c)][code]++;
+}
+
+void metrics_took(struct metrics *m, const struct kp_command *c, int64_t us)
+{
+    add(&m->took[row_of(m, c)], request_bounds, sizeof request_bounds / sizeof *request_bounds, us);
 }
 
 void metrics_read(struct metrics *m, enum metrics_read how)
@@ -122,7 +133,7 @@ static void print_requests(FILE *f, const struct metrics *m)
             if (m->requests[i][code])
                 fprintf(f, "klipperplace_requests_total{command=\"%s\",code=\"%s\"} %llu\n", i < m->commands ? rows[i].name : "unknown",
                         kp_err_name((enum kp_err)code), (unsigned long long)m->requests[i][code]);
-    head(f, "request_seconds", "histogram", "Time from the whole request to its answer.");
+    head(f, "request_seconds", "histogram", "Time from the whole HTTP request to its answer.");
     for (size_t i = 0; i <= m->commands; i++) {
         char label[KP_NAME_MAX + 16];
         snprintf(label, sizeof label, "command=\"%s\",", i < m->commands ? rows[i].name : "unknown");
@@ -204,16 +215,26 @@ static void print_process(FILE *f)
             (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
 }
 
-char *metrics_text(const struct metrics *m, const struct metrics_now *now, size_t *n)
+void metrics_room(struct metrics *m, metrics_room_fn *fn, const void *user)
 {
+    assert(m->room_count < METRICS_ROOMS_MAX);
+    m->rooms[m->room_count].fn = fn;
+    m->rooms[m->room_count++].user = user;
+}
+
+char *metrics_text(const struct metrics *m, size_t *n)
+{
+    struct metrics_now now = { .level = KP_NORMAL };
     char *text = NULL;
     FILE *f = open_memstream(&text, n);
     if (!f)
         return NULL;
+    for (size_t i = 0; i < m->room_count; i++)
+        m->rooms[i].fn(m->rooms[i].user, &now);
     print_requests(f, m);
     print_counters(f, m);
-    print_gauges(f, now);
-    print_extra(f, &now->extra);
+    print_gauges(f, &now);
+    print_extra(f, &now.extra);
     print_process(f);
     bool bad = ferror(f) != 0;
     if (fclose(f) || bad) {

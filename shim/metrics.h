@@ -39,14 +39,20 @@ struct metrics_now {
 /* Gives zeros. NULL when out of memory. */
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *m);
-/* An answer was given. c NULL: no such path or method. us: from the whole request to its answer. */
-void metrics_request(struct metrics *m, const struct kp_command *c, enum kp_err code, int64_t us);
+/* An answer was given, by any edge. c NULL: no such command, path or method. */
+void metrics_answer(struct metrics *m, const struct kp_command *c, enum kp_err code);
+/* How long it took, from the whole request to its answer; of REST. */
+void metrics_took(struct metrics *m, const struct kp_command *c, int64_t us);
 void metrics_read(struct metrics *m, enum metrics_read how);
 /* A request to Moonraker. method is a constant of ours, kept. */
 void metrics_upstream(struct metrics *m, const char *method);
 /* One turn of the loop: all work between two waits. A loop_turn_fn with the metrics as user. */
 void metrics_turn(void *user, int64_t us);
+/* A room that knows something of what stands now, asked for each text. At most METRICS_ROOMS_MAX: one more is an assertion. user outlives the last text. */
+#define METRICS_ROOMS_MAX 8
+typedef void metrics_room_fn(const void *user, struct metrics_now *now);
+void metrics_room(struct metrics *m, metrics_room_fn *fn, const void *user);
 /* Prometheus' text format, from malloc. NULL when out of memory. */
-char *metrics_text(const struct metrics *m, const struct metrics_now *now, size_t *n);
+char *metrics_text(const struct metrics *m, size_t *n);
 
 #endif

@@ -26,13 +26,13 @@
 #define IDLE_TIMEOUT_S 120u
 #define BASE "/api/v1/"
 #define REQUEST_ID_MAX 129 /* bytes with the 0 */
-#define HEADERS_MAX 12     /* of an answer, with the end */
+#define HEADERS_MAX 14     /* of an answer, with the end */
 
 struct rest {
     struct app *app;
     struct http *http;
     struct openpnp *openpnp; /* NULL: no paths of its */
-    struct cors *cors;
+    const struct cors *cors;
     struct idem *idem;
     struct metrics *metrics;
     char *openapi;          /* the document */
@@ -107,7 +107,8 @@ static void note(const struct call *c, enum kp_err code, int status)
 {
     int64_t us = now_us() - c->began_us;
     enum log_level level = status >= 500 ? LOG_WARNING : status >= 400 && c->command && c->command->method != KP_GET ? LOG_INFO : LOG_DEBUG;
-    metrics_request(c->rest->metrics, c->command, code, us);
+    app_count(c->rest->app, c->command, code);
+    metrics_took(c->rest->metrics, c->command, us);
     if (log_wants(level))
         log_request(level, "rest", c->request_id, "command=%s command_id=%s code=%s status=%d us=%lld", name_of(c), c->id, kp_err_name(code), status, (long long)us);
 }
@@ -420,11 +421,7 @@ static char *copy(const char *text, size_t n)
 static void send_metrics(struct call *c)
 {
     struct reply r = { .status = 200, .type = "text/plain; version=0.0.4; charset=utf-8" };
-    struct metrics_now now = { 0 };
-    app_metrics(c->rest->app, &now);
-    now.http_connections = http_connections(c->rest->http);
-    now.idempotency_keys = idem_count(c->rest->idem);
-    r.body = metrics_text(c->rest->metrics, &now, &r.n);
+    r.body = metrics_text(c->rest->metrics, &r.n);
     send_reply(c, &r);
 }
 
@@ -552,15 +549,24 @@ static void on_request(void *user, struct http_request *h)
 
 /* ---- for main ---- */
 
-struct rest *rest_new(struct loop *l, struct app *a, const struct kp_config *c, struct metrics *m)
+static void fill_metrics(const void *user, struct metrics_now *now)
+{
+    const struct rest *s = user;
+    now->http_connections = http_connections(s->http);
+    now->idempotency_keys = idem_count(s->idem);
+}
+
+struct rest *rest_new(struct loop *l, struct app *a, const struct cors *c, struct metrics *m)
 {
     static const struct http_limits limits = { BODY_MAX, CONNECTIONS_MAX, IDLE_TIMEOUT_S };
     struct rest *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
-    s->app = a, s->metrics = m;
-    if ((s->cors = cors_new(c)) && (s->idem = idem_new()) && (s->openapi = openapi_text(&s->openapi_n)) && (s->http = http_new(l, &limits, on_request, on_gone, s)))
+    s->app = a, s->cors = c, s->metrics = m;
+    if ((s->idem = idem_new()) && (s->openapi = openapi_text(&s->openapi_n)) && (s->http = http_new(l, &limits, on_request, on_gone, s))) {
+        metrics_room(m, fill_metrics, s);
         return s;
+    }
     rest_free(s);
     return NULL;
 }
@@ -574,7 +580,6 @@ void rest_free(struct rest *s)
         app_leave(s->detached->waits);
         call_free(s->detached);
     }
-    cors_free(s->cors);
     idem_free(s->idem);
     free(s->openapi);
     free(s);

@@ -14,6 +14,7 @@
 
 #include "answer.h"
 #include "app.h"
+#include "cors.h"
 #include "events.h"
 #include "log.h"
 #include "loop.h"
@@ -54,6 +55,7 @@ struct session {
 struct ws {
     struct loop *loop;
     struct app *app;
+    const struct cors *cors;
     struct lws_vhost *vhost;   /* freed with the loop, and this struct then */
     struct session *sessions;  /* till their socket is closed */
     size_t count;
@@ -314,8 +316,7 @@ static int on_upgrade(struct ws *w, struct lws *wsi, const char *to)
         !header(wsi, WSI_TOKEN_HOST, host) || lws_hdr_total_length(wsi, WSI_TOKEN_PROTOCOL) > 0)
         return refuse(wsi, 400, "Bad Request", KP_INVALID_REQUEST, "the handshake lacks Connection, Sec-WebSocket-Key or Host, or asks for a subprotocol");
     if (lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) > 0) {
-        const char *at = header(wsi, WSI_TOKEN_ORIGIN, value) ? strstr(value, "://") : NULL;
-        if (!at || strcasecmp(at + 3, host))
+        if (!header(wsi, WSI_TOKEN_ORIGIN, value) || cors_judge(w->cors, value, host) == CORS_FOREIGN)
             return refuse(wsi, 403, "Forbidden", KP_PERMISSION_DENIED, "WebSockets of pages of another origin are refused");
     }
     if (w->closing || w->count >= WS_SESSIONS_MAX)
@@ -346,8 +347,8 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
     case LWS_CALLBACK_HTTP: return need_upgrade(wsi);
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: return on_upgrade(w, wsi, in);
     case LWS_CALLBACK_ESTABLISHED: handshake_over(w, wsi); return on_open(w, wsi, s);
-    case LWS_CALLBACK_RECEIVE: return on_receive(s, in, len);
-    case LWS_CALLBACK_SERVER_WRITEABLE: return on_writable(s);
+    case LWS_CALLBACK_RECEIVE: loop_works(w->loop); return on_receive(s, in, len);
+    case LWS_CALLBACK_SERVER_WRITEABLE: loop_works(w->loop); return on_writable(s);
     case LWS_CALLBACK_CLOSED: on_closed(s); return 0;
     case LWS_CALLBACK_WSI_DESTROY:
         if (w)
@@ -387,7 +388,7 @@ size_t ws_sessions(const struct ws *w)
     return w->count;
 }
 
-struct ws *ws_new(struct loop *l, struct app *a)
+struct ws *ws_new(struct loop *l, struct app *a, const struct cors *c)
 {
     static const lws_retry_bo_t keep_alive = { .secs_since_valid_ping = PING_S, .secs_since_valid_hangup = HANG_UP_S };
     struct ws *w = calloc(1, sizeof *w);
@@ -397,7 +398,7 @@ struct ws *ws_new(struct loop *l, struct app *a)
     };
     if (!w)
         return NULL;
-    w->loop = l, w->app = a;
+    w->loop = l, w->app = a, w->cors = c;
     w->sweep = loop_timer_new(l, on_sweep, w);
     w->vhost = w->sweep ? lws_create_vhost(loop_lws(l), &info) : NULL;
     if (w->vhost)

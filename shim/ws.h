@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 struct app;
+struct cors;
 struct loop;
 struct ws;
 
@@ -18,8 +19,8 @@ struct ws;
 #define WS_STALLED_MS 10000          /* something waits and the client has read nothing for so long: 1013, */
 #define WS_GRACE_MS 5000             /* and after so long more without a hearing the socket is closed */
 
-/* Gives the edge. Borrows both. NULL when out of memory. */
-struct ws *ws_new(struct loop *l, struct app *a);
+/* Gives the edge. Borrows all. NULL when out of memory. */
+struct ws *ws_new(struct loop *l, struct app *a, const struct cors *c);
 /* Tells every session that the server goes (1001) and closes it. */
 void ws_free(struct ws *w);
 /* Takes an accepted socket; a gate_adopt_fn's work with the ws as user. */

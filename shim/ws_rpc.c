@@ -141,6 +141,7 @@ static void respond_envelope(const struct asker *to, const char *command, const 
 {
     char id[ANSWER_ID];
     size_t n = 0;
+    app_count(to->rpc->app, kp_command_by_name(kp_str_of(command)), kp_faults_code(a->faults));
     answer_id(&to->rpc->ids, id);
     if (!a->faults->count) {
         char *envelope = answer_success(command, id, a->data, a->n, &n);
