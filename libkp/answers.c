@@ -95,9 +95,17 @@ const struct kp_field answer_printer_state[] = {
 /* ---- queue and batch ---- */
 
 static const struct kp_field entry_fields[] = {
-    TEXT("queue_id", 0, "UUID."), TEXT("command", 0, "Name of the command."), INT("priority", 0, "Higher goes first."),
+    TEXT("queue_id", 0, "UUID."), TEXT("command", 0, "Name of the command."), ANY("parameters", 0, "Its parameters."),
+    INT("priority", 0, "Higher goes first."),
     TEXT("state", 0, "pending, executing, done, failed, cancelled or interrupted."), TEXT("error_code", KP_NULLABLE | KP_OPTIONAL, "Why it did not work."),
     WHEN("added_at", "Unix time."), WHEN("started_at", "Unix time; null: not yet."), WHEN("ended_at", "Unix time; null: not yet."), END };
+
+static const struct kp_field ended_fields[] = {
+    TEXT("command_id", 0, "UUID; of a queued one its queue_id."), TEXT("queue_id", KP_NULLABLE, "Null: it did not come by the queue."),
+    TEXT("command", 0, "Name of the command."), ANY("parameters", 0, "Its parameters."), INT("priority", 0, "Higher went first."),
+    TEXT("state", 0, "done, failed, cancelled or interrupted."), TEXT("error_code", KP_NULLABLE, "Why it did not work."),
+    TEXT("error_message", KP_NULLABLE, "In words."), WHEN("added_at", "Unix time."), WHEN("started_at", "Unix time; null: never."),
+    WHEN("ended_at", "Unix time."), END };
 
 const struct kp_field answer_queue_add[] = {
     TEXT("queue_id", 0, "UUID of the entry."), INT("queue_position", 0, "1 goes next."), INT("queue_size", 0, "Entries that wait or run."), END };
@@ -105,11 +113,12 @@ const struct kp_field answer_queue_batch[] = {
     TEXT("queue_ids", KP_LIST, "UUIDs, in the order given."), INT("queue_size", 0, "Entries that wait or run."), END };
 const struct kp_field answer_queue_status[] = {
     INT("queue_size", 0, "Entries that wait or run."), FLAG("executing", "One runs."), FLAG("paused", "The queue is held."),
+    TEXT("holds", KP_LIST, "Why it is held: paused, interrupted, safety, print."),
     PART("current_command", KP_NULLABLE, entry_fields, "The one that runs; null: none."),
     PART("queued_commands", KP_LIST, entry_fields, "In the order they go."), END };
 const struct kp_field answer_queue_clear[] = { INT("cleared_count", 0, "Entries cancelled."), END };
 const struct kp_field answer_queue_cancel[] = { TEXT("cancelled_id", 0, "UUID of the entry."), END };
-const struct kp_field answer_queue_history[] = { PART("entries", KP_LIST, entry_fields, "Ended ones, the last first."), END };
+const struct kp_field answer_queue_history[] = { PART("entries", KP_LIST, ended_fields, "Commands that ended, the last first."), END };
 const struct kp_field answer_batch[] = {
     ANY("results", KP_LIST, "The answer of each command, with its envelope, in the order given."), NUM("total_execution_time", "s", 0, "Of all."),
     INT("success_count", 0, "Commands that worked."), INT("error_count", 0, "Commands that did not."), END };

@@ -133,7 +133,7 @@ static const struct kp_param queue_batch_params[] = {
     NAMED("commands", KP_P_OBJECTS, KP_REQUIRED, "Objects of command, parameters and priority, each as for queue/add."), STOP_ON_ERROR, END };
 static const struct kp_param queue_cancel_params[] = { NAMED("queue_id", KP_P_NAME, KP_REQUIRED, "As queue/add gave it."), END };
 static const struct kp_param queue_history_params[] = {
-    WHOLE("limit", 0, 1, 1000, 100, KP_OK, "Entries at most."), NAMED("before", KP_P_NAME, 0, "Only entries older than the one with this queue_id."), END };
+    WHOLE("limit", 0, 1, 1000, 100, KP_OK, "Entries at most."), NAMED("before", KP_P_NAME, 0, "Only entries older than the one with this command_id."), END };
 static const struct kp_param batch_params[] = {
     NAMED("commands", KP_P_OBJECTS, KP_REQUIRED, "Objects of command and parameters."), STOP_ON_ERROR,
     FLAG("parallel", 0, "Reads among them are answered without waiting for those before. What moves or switches goes one by one, in order, either way."),
@@ -209,7 +209,7 @@ static const struct kp_command rows[] = {
       "Cancels all that waits; what runs goes on." },
     { KP_QUEUE_CANCEL, "queue_cancel", KP_DELETE, "queue/cancel", BATCH(KP_WHILE_STOPPED), queue_cancel_params, answer_queue_cancel,
       "Cancels an entry that waits." },
-    { KP_QUEUE_HISTORY, "queue_history", KP_GET, "queue/history", OWN_LOOK, queue_history_params, answer_queue_history, "Entries that ended, the last first." },
+    { KP_QUEUE_HISTORY, "queue_history", KP_GET, "queue/history", OWN_LOOK, queue_history_params, answer_queue_history, "Commands that ended, those of the queue and others, the last first." },
     { KP_BATCH_EXECUTE, "batch_execute", KP_POST, "batch/execute", BATCH(0), batch_params, answer_batch,
       "Runs commands one after the other and answers with all." },
     { KP_EMERGENCY_STOP, "emergency_stop", KP_POST, "system/emergency_stop", SYSTEM(KP_WHILE_STOPPED | KP_URGENT), stop_params, answer_stop,

@@ -55,7 +55,8 @@ extern "C" {
     X(NOT_FOUND, 404, false) X(METHOD_NOT_ALLOWED, 405, false) X(PAYLOAD_TOO_LARGE, 413, false) \
     X(UNSUPPORTED_MEDIA_TYPE, 415, false) X(PERMISSION_DENIED, 403, false) X(PIN_NOT_FOUND, 404, false) \
     X(SENSOR_NOT_FOUND, 404, false) X(FEEDER_NOT_FOUND, 404, false) X(NOZZLE_NOT_FOUND, 404, false) \
-    X(VACUUM_FAILED, 500, false) X(INTERLOCK, 409, false) X(OUTCOME_UNKNOWN, 502, false)
+    X(VACUUM_FAILED, 500, false) X(INTERLOCK, 409, false) X(OUTCOME_UNKNOWN, 502, false) \
+    X(DATABASE_UNAVAILABLE, 503, true)
 
 enum kp_err {
 #define KP_X(name, status, retry) KP_##name,

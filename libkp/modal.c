@@ -394,11 +394,8 @@ enum kp_err modal_gate(struct kp_modal *g)
 struct kp_modal *kp_modal_new(const struct kp_machine *m, const struct kp_modal_options *options)
 {
     struct kp_modal *g = calloc(1, sizeof *g);
-    if (!g || !(g->home = calloc(1, sizeof *g->home + PLAN_SCRIPTS_MAX * sizeof g->home->scripts[0]))) {
-        free(g);
+    if (!g)
         return NULL;
-    }
-    g->home->script_room = PLAN_SCRIPTS_MAX;
     g->m = m;
     if (options)
         g->o = *options;
@@ -410,8 +407,6 @@ struct kp_modal *kp_modal_new(const struct kp_machine *m, const struct kp_modal_
 
 void kp_modal_free(struct kp_modal *g)
 {
-    if (g)
-        free(g->home);
     free(g);
 }
 
@@ -432,7 +427,7 @@ void kp_modal_restart(struct kp_modal *g)
     g->now.accel_mm_s2 = NAN;
     g->now.absolute_said = false;
     g->faults.count = g->faults.dropped = 0;
-    g->band = (struct plan){ .m = g->m, .call = &g->home_call, .f = &g->faults, .s = g->home };
+    g->band = (struct plan){ .m = g->m, .call = &g->home_call, .f = &g->faults, .s = &g->home };
     plan_band(&g->band);
     kp_modal_sync(g);
 }

@@ -70,7 +70,7 @@ struct kp_modal {
     struct plan band;               /* of travel heights, and the place of a fault about it */
     struct kp_faults faults;
     struct kp_call home_call;       /* of G28, and its script */
-    struct kp_seq *home;            /* ours; room for PLAN_SCRIPTS_MAX scripts */
+    struct kp_seq home;
     struct modal_state now, next;
 
     const struct kp_gcode_line *line; /* under check */

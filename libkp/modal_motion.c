@@ -271,7 +271,7 @@ enum kp_err modal_offset(struct kp_modal *g)
 static enum kp_err home_plan(struct kp_modal *g)
 {
     size_t i = 0;
-    struct plan p = { .m = g->m, .call = &g->home_call, .f = &g->faults, .s = g->home };
+    struct plan p = { .m = g->m, .call = &g->home_call, .f = &g->faults, .s = &g->home };
     while (strcmp(g->home_call.command->params[i].name, "axes") != 0)
         i++;
     struct kp_slot *slot = &g->home_call.slot[i];
@@ -279,8 +279,8 @@ static enum kp_err home_plan(struct kp_modal *g)
     for (size_t j = 0; j < g->command->count; j++)
         slot->axes |= 1u << g->axis_of[g->line->words[g->command->first + j].letter - 'A'];
     slot->set = slot->axes != 0;
-    g->home->script_count = g->home->step_count = 0;
-    g->home->result = (struct kp_result){ .moved = false };
+    g->home.script_count = g->home.step_count = 0;
+    g->home.result = (struct kp_result){ .moved = false };
     g->faults.count = g->faults.dropped = 0;
     memcpy(p.at, g->next.at, sizeof p.at);
     plan_home(&p);
@@ -292,8 +292,8 @@ static enum kp_err home_words(struct kp_modal *g)
 {
     struct kp_str word;
     enum kp_err rc = KP_OK;
-    for (size_t k = 0; k < g->home->script_count; k++)
-        for (size_t i = 0; rc == KP_OK && kp_script_word(g->home->scripts[k].text.text, i, &word); i++) {
+    for (size_t k = 0; k < g->home.script_count; k++)
+        for (size_t i = 0; rc == KP_OK && kp_script_word(g->home.scripts[k].text.text, i, &word); i++) {
             char text[KP_NAME_MAX];
             rc = modal_has_text(g, kp_str_clean(text, word));
         }
@@ -306,19 +306,19 @@ enum kp_err modal_home(struct kp_modal *g)
     enum kp_err rc = home_plan(g);
     if (rc != KP_OK || (rc = home_words(g)) != KP_OK)
         return rc;
-    homed = g->home->result.homed;
+    homed = g->home.result.homed;
     for (size_t i = 0; i < KP_AXES_MAX; i++)
         if (homed >> i & 1u) {
             g->next.at[i] = i < 3 ? NAN : 0; /* where homing ends is Klipper's to say */
             g->next.offset[i] = 0;
         }
-    for (size_t k = 0; k < g->home->script_count; k++) {
-        const struct plan_script *script = &g->home->scripts[k];
+    for (size_t k = 0; k < g->home.script_count; k++) {
+        const struct plan_script *script = &g->home.scripts[k];
         struct modal_item *item = modal_item(g, KP_DO_HOME);
         modal_text(g, item, &script->text);
         item->axis_count = script->axis_count;
         memcpy(item->axes, script->axes, sizeof item->axes);
-        item->resync = k + 1 == g->home->script_count;
+        item->resync = k + 1 == g->home.script_count;
     }
     g->next.homes |= homed;
     g->next.unhomes &= ~homed;

@@ -44,6 +44,23 @@ double answer_wall(void)
 
 /* ---- the envelope ---- */
 
+char *answer_warned(bool partial, const char *command, const char *id, const char *data, size_t n, const char *warning, size_t *out_n)
+{
+    json_t *words = warning ? json_pack("[s]", warning) : json_array();
+    char *warnings = words ? json_dumps(words, JSON_COMPACT) : NULL;
+    size_t cap = n + strlen(command) + (warnings ? strlen(warnings) : 0) + 192;
+    char *out = warnings ? malloc(cap) : NULL;
+    json_decref(words);
+    if (out) {
+        int head = snprintf(out, cap, "{\"status\":\"%s\",\"command\":\"%s\",\"command_id\":\"%s\",\"data\":", partial ? "partial" : "success", command, id);
+        memcpy(out + head, data, n);
+        int tail = snprintf(out + (size_t)head + n, cap - (size_t)head - n, ",\"warnings\":%s,\"timestamp\":%.3f}\n", warnings, answer_wall());
+        *out_n = (size_t)head + n + (size_t)tail;
+    }
+    free(warnings);
+    return out;
+}
+
 /* Writes v with at least `least` digits; gives the end. */
 static char *digits(char *out, unsigned long long v, int least)
 {
@@ -264,7 +281,7 @@ json_t *answer_status(const struct kp_machine *m, const struct answer_time *t)
         json_object_set_new(sensors, s->name, answer_sensor(s, t));
     json_t *printer = json_pack("{s:s,s:b,s:b}", "state", kp_klippy_name(kp_machine_klippy_state(m)), "klippy_connected", kp_machine_klippy_state(m) != KP_KLIPPY_GONE,
                                 "moonraker_connected", kp_machine_moonraker_connected(m));
-    json_t *queue = json_pack("{s:I,s:b,s:b}", "size", (json_int_t)t->queue, "executing", t->running != NULL, "paused", 0);
+    json_t *queue = json_pack("{s:I,s:b,s:b}", "size", (json_int_t)t->queue, "executing", t->running != NULL, "paused", t->held);
     json_t *safety = json_pack("{s:s,s:b}", "level", kp_level_name(kp_safety_level(m)), "emergency_stop_active", kp_safety_latched(m));
     json_t *klipper = json_pack("{s:s,s:O?}", "state", kp_klippy_name(kp_machine_klippy_state(m)), "extra", t->extra);
     return json_pack("{s:o,s:o,s:o,s:b,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "printer_status", printer, "position", place_json(has_live, live), "homed_axes",

@@ -21,6 +21,8 @@ double answer_wall(void);
 
 /* Both give a JSON text from malloc and its length; NULL when out of memory. data is a JSON object's text, borrowed. */
 char *answer_success(const char *command, const char *id, const char *data, size_t n, size_t *out_n);
+/* The same, "partial" or "success", with a warning (NULL: none). */
+char *answer_warned(bool partial, const char *command, const char *id, const char *data, size_t n, const char *warning, size_t *out_n);
 /* status "error", "timeout" or "cancelled" follows from the first fault's code. Takes details (may be NULL); the faults are listed in details.errors. */
 char *answer_error(const char *command, const char *id, const struct kp_faults *f, json_t *details, size_t *out_n);
 
@@ -28,8 +30,9 @@ char *answer_error(const char *command, const char *id, const struct kp_faults *
 struct answer_time {
     bool fresh;    /* the mirror is */
     double wall;   /* s since the epoch of the last push; 0: none */
-    size_t queue;  /* commands in the lane */
+    size_t queue;  /* commands that wait or run, in queue and lane */
     const char *running;
+    bool held;     /* the queue is */
     json_t *extra; /* what the Klipper extra says of itself, or NULL */
 };
 

@@ -2,17 +2,23 @@
 /* Checked calls of every edge: answered from the mirror, or handed to the lane. Invariant: each request gets exactly one answer. */
 #include "app.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "answer.h"
+#include "batch.h"
 #include "events.h"
+#include "history.h"
+#include "jobs.h"
 #include "lane.h"
 #include "log.h"
 #include "loop.h"
 #include "metrics.h"
 #include "monitor.h"
 #include "moonraker.h"
+#include "queue_api.h"
+#include "record.h"
 #include "state.h"
 #include "stop.h"
 
@@ -20,16 +26,18 @@
 #define RESET_MS 30000 /* how long a reset waits for Klipper to be ready */
 
 /* What a request waits for. */
-enum waits { FOR_LANE, FOR_PIN, FOR_KLIPPER, FOR_STOP, FOR_RESET };
+enum waits { FOR_LANE, FOR_PIN, FOR_KLIPPER, FOR_STOP, FOR_RESET, FOR_JOURNAL, FOR_BATCH };
 
 struct app_request {
     struct app_request *next, **at; /* in app's list */
     struct app *app;
     struct kp_call call;
-    app_done *done;              /* NULL: the client went away while Klipper was asked */
+    char id[ANSWER_ID];          /* of the answer and in the history; empty: not recorded */
+    app_done *done;              /* NULL: the client went away while somebody was asked */
     void *user;
     enum waits waits;
     struct lane_job *job;
+    struct batch *batch;
     struct loop_timer *deadline;
     int64_t began_ms;
 };
@@ -45,6 +53,10 @@ struct app {
     struct state *state;
     struct lane *lane;
     struct events *events;
+    struct queue_api *queue;
+    struct history *history;     /* both of queue */
+    struct jobs *jobs;
+    struct answer_pool ids;
     struct app_request *waiting;
     uint64_t generation;         /* of what reads are answered from */
     struct kept pins[KP_PINS_MAX], sensors[KP_SENSORS_MAX], all_pins, all_sensors, position, status, health;
@@ -102,14 +114,15 @@ static void tell_data(struct app *a, app_done *done, void *user, json_t *data)
 
 static struct answer_time read_time(const struct app *a)
 {
-    return (struct answer_time){ state_fresh(a->state), state_pushed_wall(a->state), lane_size(a->lane), lane_running(a->lane), state_extra(a->state) };
+    return (struct answer_time){ state_fresh(a->state), state_pushed_wall(a->state), jobs_waiting(a->jobs) + lane_size(a->lane), lane_running(a->lane),
+                                 jobs_held(a->jobs), state_extra(a->state) };
 }
 
 /* ---- requests that wait ---- */
 
 static void on_deadline(void *user);
 
-/* Gives a request in the list with a deadline. NULL when out of memory: then done has been told. */
+/* Gives a request in the list; with a deadline, unless timeout_ms is 0. NULL when out of memory: then done has been told. */
 static struct app_request *request_new(struct app *a, const struct kp_call *call, app_done *done, void *user, enum waits waits, int64_t timeout_ms)
 {
     struct app_request *r = calloc(1, sizeof *r);
@@ -123,7 +136,8 @@ static struct app_request *request_new(struct app *a, const struct kp_call *call
     if (r->next)
         r->next->at = &r->next;
     a->waiting = r;
-    loop_timer_set(r->deadline, timeout_ms);
+    if (timeout_ms)
+        loop_timer_set(r->deadline, timeout_ms);
     return r;
 }
 
@@ -141,24 +155,46 @@ static double seconds_since(const struct app_request *r)
     return (double)(loop_now_ms() - r->began_ms) / 1000;
 }
 
+/* Its end will be in the history. */
+static void request_record(struct app_request *r, const struct app_how *how)
+{
+    if (r && !how->unrecorded && how->id)
+        snprintf(r->id, sizeof r->id, "%s", how->id);
+    else if (r && !how->unrecorded)
+        answer_id(&r->app->ids, r->id);
+}
+
+/* The answer of a request that waited: into the history, and to its client. */
+static void request_told(void *user, const struct app_answer *answer)
+{
+    struct app_request *r = user;
+    struct app_answer out = *answer;
+    if (history_failing(r->app->history))
+        out.warning = "the history database cannot be written: this is not kept";
+    if (r->id[0])
+        record_command(r->app->history, r->app->machine, &r->call, r->id, seconds_since(r), answer->faults);
+    if (r->done)
+        r->done(r->user, &out);
+}
+
 /* Takes details. */
 static void request_fail(struct app_request *r, const struct kp_faults *f, json_t *details)
 {
-    tell_faults(r->app, r->done, r->user, f, details);
+    tell_faults(r->app, request_told, r, f, details);
     request_free(r);
 }
 
 /* Takes details. */
 static void request_fail_with(struct app_request *r, enum kp_err code, const char *message, json_t *details)
 {
-    tell_error(r->app, r->done, r->user, code, message, details);
+    tell_error(r->app, request_told, r, code, message, details);
     request_free(r);
 }
 
 /* Takes data. */
 static void request_done(struct app_request *r, json_t *data)
 {
-    tell_data(r->app, r->done, r->user, data);
+    tell_data(r->app, request_told, r, data);
     request_free(r);
 }
 
@@ -319,6 +355,7 @@ static void on_lane(void *user, const struct lane_outcome *o)
     struct app_request *r = user;
     struct app *a = r->app;
     json_t *data = o->faults->count ? NULL : answer_done(a->machine, &r->call, o);
+    jobs_lane(a->jobs);
     events_queue(a->events, NULL);
     if (a->watch.ended)
         a->watch.ended(a->watch_user, &r->call, o->faults, data);
@@ -336,7 +373,7 @@ static void on_lane(void *user, const struct lane_outcome *o)
     request_fail(r, o->faults, details);
 }
 
-static struct app_request *lane_begin(struct app *a, const struct kp_call *call, app_done *done, void *user)
+static struct app_request *lane_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user)
 {
     struct kp_faults f;
     kp_faults_init(&f);
@@ -346,6 +383,7 @@ static struct app_request *lane_begin(struct app *a, const struct kp_call *call,
     }
     struct app_request *r = request_new(a, call, done, user, FOR_LANE, (int64_t)(call->timeout_s * 1000));
     f.count = 0;
+    request_record(r, how);
     if (r && !(r->job = lane_submit(a->lane, call, on_lane, r, &f))) {
         request_fail(r, &f, NULL);
         return NULL;
@@ -387,6 +425,7 @@ static void stop_now(struct app *a)
     a->generation++;
     stop_send(a->stop);
     log_line(LOG_CRITICAL, "app", "emergency_stop=latched reason=\"%s\"", kp_safety_reason(a->machine));
+    jobs_machine(a->jobs); /* held before its entry ends with the lane */
     lane_stop(a->lane);
 }
 
@@ -395,15 +434,18 @@ static void on_reaction(void *user, unsigned reaction)
 {
     struct app *a = user;
     a->generation++;
+    if (reaction & KP_REACT_HOLD)
+        jobs_hold(a->jobs, KP_HOLD_SAFETY, "a monitor found what must not be");
     if (reaction & KP_REACT_STOP)
         stop_now(a);
 }
 
-static struct app_request *stop_begin(struct app *a, const struct kp_call *call, app_done *done, void *user)
+static struct app_request *stop_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user)
 {
     const struct kp_slot *reason = kp_call_slot(call, "reason");
     kp_safety_latch(a->machine, true, reason->set ? reason->text : "asked by a client");
     struct app_request *r = request_new(a, call, done, user, FOR_STOP, stop_timeout_ms(a->stop));
+    request_record(r, how);
     stop_now(a);
     return r;
 }
@@ -437,7 +479,7 @@ static void on_restart(void *user, const struct mr_reply *reply)
                           json_pack("{s:o}", "klipper", answer_klipper(a->machine, reply->message ? reply->message : "")));
 }
 
-static struct app_request *reset_begin(struct app *a, const struct kp_call *call, app_done *done, void *user)
+static struct app_request *reset_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user)
 {
     if (!kp_machine_moonraker_connected(a->machine)) {
         tell_error(a, done, user, KP_MOONRAKER_DISCONNECTED, "Moonraker is not connected", NULL);
@@ -446,12 +488,52 @@ static struct app_request *reset_begin(struct app *a, const struct kp_call *call
     struct app_request *r = request_new(a, call, done, user, FOR_RESET, RESET_MS);
     if (!r)
         return NULL;
+    request_record(r, how);
     if (kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY && !stop_owed(a->stop)) {
         release(a);
         return NULL;
     }
     mr_call(state_moonraker(a->state), "printer.firmware_restart", NULL, RESET_MS, on_restart, a);
     return r;
+}
+
+/* ---- queue and batch ---- */
+
+static void on_local(void *user, const struct app_answer *answer)
+{
+    struct app_request *r = user;
+    if (answer->faults->count) {
+        request_fail(r, answer->faults, json_incref(answer->details));
+        return;
+    }
+    request_told(r, answer);
+    request_free(r);
+}
+
+static struct app_request *local_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user)
+{
+    struct kp_faults f;
+    bool batch = call->command->id == KP_BATCH_EXECUTE;
+    kp_faults_init(&f);
+    if (kp_safety_gate(a->machine, call, &f) != KP_OK) {
+        tell_faults(a, done, user, &f, NULL);
+        return NULL;
+    }
+    struct app_request *r = request_new(a, call, done, user, batch ? FOR_BATCH : FOR_JOURNAL, 0);
+    if (r && !batch)
+        return queue_api_begin(a->queue, call, how->body, on_local, r) ? r : NULL;
+    struct batch *b = r ? batch_begin(a->loop, a, a->machine, call, how->body, on_local, r) : NULL;
+    if (!b)
+        return NULL;
+    r->batch = b;
+    return r;
+}
+
+static void on_jobs(void *user, const struct kp_queue_entry *entry)
+{
+    struct app *a = user;
+    a->generation++;
+    events_queue(a->events, entry);
 }
 
 /* ---- deadlines, clients that leave, news from the mirror ---- */
@@ -472,6 +554,8 @@ static void on_deadline(void *user)
         request_fail_with(r, KP_TIMEOUT, "nobody confirmed the emergency stop; use the machine's own switch",
                           json_pack("{s:b,s:s}", "emergency_stop_active", 1, "confirmed_by", "none"));
         return;
+    case FOR_JOURNAL: /* these two have none */
+    case FOR_BATCH:
     case FOR_KLIPPER:
     case FOR_RESET: request_fail_with(r, KP_TIMEOUT, "Klipper did not get ready in time", json_pack("{s:o}", "klipper", answer_klipper(a->machine, NULL))); return;
     }
@@ -493,6 +577,7 @@ static void on_pushed(void *user)
 {
     struct app *a = user;
     a->generation++;
+    jobs_machine(a->jobs);
     lane_pushed(a->lane);
     reads_that_waited(a, false);
     events_mirror(a->events);
@@ -505,6 +590,7 @@ static void on_changed(void *user)
     struct app *a = user;
     enum kp_klippy klippy = kp_machine_klippy_state(a->machine);
     a->generation++;
+    jobs_machine(a->jobs);
     lane_changed(a->lane);
     if (klippy != KP_KLIPPY_READY)
         reads_that_waited(a, true);
@@ -544,13 +630,13 @@ static struct answer_time time_now(void *user)
 static json_t *queue_now(void *user)
 {
     const struct app *a = user;
-    const char *running = lane_running(a->lane);
-    return json_pack("{s:I,s:b,s:b,s:s?}", "queue_size", (json_int_t)lane_size(a->lane), "executing", running != NULL, "paused", 0, "current_command", running);
+    return jobs_json(a->jobs, false);
 }
 
 static void on_safety(void *user, const struct kp_safety_event *event)
 {
     struct app *a = user;
+    queue_api_event(a->queue, event);
     events_safety(a->events, event);
 }
 
@@ -566,11 +652,11 @@ enum kp_err app_check(struct app *a, const struct kp_command *c, const struct kp
     return kp_check(a->machine, c, args, count, out, f);
 }
 
-struct app_request *app_execute(struct app *a, const struct kp_call *call, app_done *done, void *user)
+struct app_request *app_execute_how(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user)
 {
     switch (call->command->id) {
-    case KP_EMERGENCY_STOP: return stop_begin(a, call, done, user);
-    case KP_RESET: return reset_begin(a, call, done, user);
+    case KP_EMERGENCY_STOP: return stop_begin(a, call, how, done, user);
+    case KP_RESET: return reset_begin(a, call, how, done, user);
     case KP_GPIO_READ:
     case KP_GPIO_READ_ALL:
     case KP_SENSOR_READ:
@@ -585,20 +671,33 @@ struct app_request *app_execute(struct app *a, const struct kp_call *call, app_d
     default: break;
     }
     if (call->command->strategy == KP_GCODE && call->command->id != KP_PWM_RAMP)
-        return lane_begin(a, call, done, user);
+        return lane_begin(a, call, how, done, user);
+    if (queue_api_serves(call->command->id) || call->command->id == KP_BATCH_EXECUTE)
+        return local_begin(a, call, how, done, user);
     tell_error(a, done, user, KP_INVALID_REQUEST, "this command is not offered by this build", NULL);
     return NULL;
 }
 
+struct app_request *app_execute(struct app *a, const struct kp_call *call, app_done *done, void *user)
+{
+    static const struct app_how plain = { .id = NULL };
+    return app_execute_how(a, call, &plain, done, user);
+}
+
 void app_leave(struct app_request *r)
 {
-    if (r->waits == FOR_KLIPPER) { /* its question is under way and ends it */
+    if (r->waits == FOR_KLIPPER || r->waits == FOR_JOURNAL) { /* its question is under way and ends it */
         r->done = NULL;
         loop_timer_cancel(r->deadline);
         return;
     }
-    if (r->waits == FOR_LANE)
-        lane_leave(r->app->lane, r->job);
+    if (r->waits == FOR_BATCH)
+        batch_leave(r->batch);
+    if (r->waits == FOR_LANE && lane_leave(r->app->lane, r->job)) {
+        r->done = NULL;
+        request_fail_with(r, KP_OUTCOME_UNKNOWN, "its client went away before the end: it may have run", NULL); /* for the history alone */
+        return;
+    }
     request_free(r);
 }
 
@@ -639,6 +738,7 @@ static void fill_metrics(const void *user, struct metrics_now *now)
     now->latched = kp_safety_latched(a->machine);
     now->level = kp_safety_level(a->machine);
     now->lane = lane_size(a->lane);
+    now->queue_pending = jobs_waiting(a->jobs), now->queue_executing = jobs_running(a->jobs), now->queue_held = jobs_held(a->jobs);
     state_extra_metrics(a->state, &now->extra);
 }
 
@@ -669,7 +769,8 @@ struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *m
     struct events_source source = { time_now, queue_now, a };
     if ((a->machine = kp_machine_new(c)) && (a->events = events_new(l, a->machine, &source)) && (a->state = state_new(l, a->machine, &mr, &ev, a)) &&
         (a->lane = lane_new(l, state_moonraker(a->state), a->machine)) && (a->stop = stop_new(l, state_moonraker(a->state), c, on_stopped, a)) &&
-        (a->monitor = monitor_new(l, a->machine, on_reaction, a))) {
+        (a->queue = queue_api_new(l, a, a->machine, a->lane, c, on_jobs, a)) && (a->monitor = monitor_new(l, a->machine, on_reaction, a))) {
+        a->jobs = queue_api_jobs(a->queue), a->history = queue_api_history(a->queue);
         kp_safety_listen(a->machine, on_safety, a);
         metrics_room(metrics, fill_metrics, a);
         return a;
@@ -690,7 +791,10 @@ void app_free(struct app *a)
         return;
     if (a->machine)
         kp_safety_listen(a->machine, NULL, NULL);
+    for (struct app_request *r = a->waiting; r; r = r->next)
+        r->done = NULL;
     monitor_free(a->monitor);
+    queue_api_free(a->queue);
     stop_free(a->stop);
     lane_free(a->lane);
     state_free(a->state);

@@ -22,6 +22,8 @@ struct app_answer {
     json_t *details;                /* of a failure; NULL: none */
     const char *data;               /* of a success: a JSON object's text */
     size_t n;
+    bool partial;                   /* some of a batch worked, some did not */
+    const char *warning;            /* for the answer's warnings; NULL: none */
 };
 typedef void app_done(void *user, const struct app_answer *answer);
 
@@ -32,7 +34,15 @@ void app_free(struct app *a);
 
 /* Checks arguments against a row and the machine (see kp_check). */
 enum kp_err app_check(struct app *a, const struct kp_command *c, const struct kp_arg *args, size_t count, struct kp_call *out, struct kp_faults *f);
+/* What a request brings beside its call; all of it may be left out. Borrowed until app_execute_how returns. */
+struct app_how {
+    const json_t *body; /* the JSON object that the arguments came from: commands that hold others are read from it */
+    const char *id;     /* the command_id that the answer has: the history has it too */
+    bool unrecorded;    /* the caller writes the history itself */
+};
 /* Runs a checked call. done comes exactly once; when it comes before this returns, the answer is NULL, else the request that waits. */
+struct app_request *app_execute_how(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user);
+/* The same with nothing beside the call. */
 struct app_request *app_execute(struct app *a, const struct kp_call *call, app_done *done, void *user);
 /* The client went away: done will not come. What has begun to move goes on; what has not is dropped. */
 void app_leave(struct app_request *r);

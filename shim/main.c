@@ -226,6 +226,7 @@ int main(int argc, char **argv)
     log_setup(level, !strcmp(kp_config_str(c, "api", "log_format"), "json"));
     hide_secrets(c);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may grow no further is an error of the write, not the end of the server */
     status = serve(c);
 out:
     kp_config_free(c);

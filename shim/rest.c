@@ -270,6 +270,8 @@ static void on_done(void *user, const struct app_answer *a)
     r.status = kp_err_status(r.code);
     if (r.code)
         r.body = answer_error(name_of(c), c->id, a->faults, json_incref(a->details), &r.n);
+    else if (a->partial || a->warning)
+        r.body = answer_warned(a->partial, name_of(c), c->id, a->data, a->n, a->warning, &r.n);
     else
         r.body = answer_success(name_of(c), c->id, a->data, a->n, &r.n);
     send_reply(c, &r);
@@ -333,10 +335,10 @@ static json_t *body_args(struct http_request *h, struct args *g, const char **wr
 }
 
 /* Runs a checked call; it is kept until its answer when that does not come at once. True: it waits. */
-static bool call_run(struct call *c, const struct kp_call *checked)
+static bool call_run(struct call *c, const struct kp_call *checked, const json_t *body)
 {
     c->inside = true;
-    c->waits = app_execute(c->rest->app, checked, on_done, c);
+    c->waits = app_execute_how(c->rest->app, checked, &(struct app_how){ .body = body, .id = c->id }, on_done, c);
     c->inside = false;
     return !c->ended;
 }
@@ -403,7 +405,7 @@ static bool run_command(struct call *c, const char *path)
         kp_faults_add(&f, &e);
     }
     if (!wrong && app_check(c->rest->app, c->command, g.arg, g.n, &call, &f) == KP_OK)
-        waits = call_run(c, &call);
+        waits = call_run(c, &call, body);
     else
         send_faults(c, &f, NULL);
     json_decref(body);

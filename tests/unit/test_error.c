@@ -22,6 +22,7 @@ static void test_codes(void **state)
         { KP_EMERGENCY_STOP_ACTIVE, "EMERGENCY_STOP_ACTIVE", 503, false },
         { KP_KLIPPY_DISCONNECTED, "KLIPPY_DISCONNECTED", 503, true },
         { KP_OUTCOME_UNKNOWN, "OUTCOME_UNKNOWN", 502, false },
+        { KP_DATABASE_UNAVAILABLE, "DATABASE_UNAVAILABLE", 503, true },
         { KP_ERR_COUNT, "INTERNAL_ERROR", 500, false },
         { (enum kp_err)-1, "INTERNAL_ERROR", 500, false },
     };
