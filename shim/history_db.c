@@ -170,7 +170,7 @@ static enum found look(struct db *d, bool *empty)
 
 static enum found make_ready(struct db *d)
 {
-    bool empty;
+    bool empty = false;
     enum found found = look(d, &empty);
     if (found != GOOD)
         return found;
