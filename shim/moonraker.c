@@ -180,7 +180,7 @@ static void on_wrote(void *user, size_t n)
         m->writing = c;
         m->written_n = 0;
         m->written++;
-        metrics_upstream(m->cfg.metrics, c->method);
+        if (m->cfg.metrics) metrics_upstream(m->cfg.metrics, c->method);
         m->queued--;
         c->state = WRITING;
     }

@@ -18,7 +18,7 @@ struct mr_config {
     int port;
     const char *name;     /* in the log, a constant; NULL: "moonraker" */
     const char *api_key;  /* header X-Api-Key; NULL or "": none */
-    struct metrics *metrics; /* borrowed for the life of the client */
+    struct metrics *metrics; /* that counts its calls, borrowed for the life of the client; NULL: none */
 };
 
 enum mr_outcome {
