@@ -375,6 +375,13 @@ json_t *answer_done(const struct kp_machine *m, const struct kp_call *call, cons
         json_object_set_new(d, "value", json_integer(r->value > 0));
         break;
     case KP_PWM_SET: pwm_set(d, m, call, r); break;
+    case KP_PWM_RAMP:
+        json_object_set_new(d, "pin", json_string(pin_name(m, call)));
+        json_object_set_new(d, "steps", json_integer((json_int_t)kp_call_slot(call, "steps")->num));
+        json_object_set_new(d, "duration", json_finite(kp_call_slot(call, "duration")->num));
+        json_object_set_new(d, "late", json_finite(r->late_ms / 1000));
+        json_object_set_new(d, "replaced", json_boolean(r->replaced));
+        break;
     case KP_FAN_ON:
     case KP_FAN_OFF:
     case KP_FAN_SET:

@@ -670,7 +670,7 @@ struct app_request *app_execute_how(struct app *a, const struct kp_call *call, c
     case KP_GET_VERSION: return read_begin(a, call, done, user);
     default: break;
     }
-    if (call->command->strategy == KP_GCODE && call->command->id != KP_PWM_RAMP)
+    if (call->command->strategy == KP_GCODE)
         return lane_begin(a, call, how, done, user);
     if (queue_api_serves(call->command->id) || call->command->id == KP_BATCH_EXECUTE)
         return local_begin(a, call, how, done, user);

@@ -19,7 +19,7 @@ static void advance(struct lane *n);
 /* Goes on at the next turn of the loop when there is something to do. */
 static void wake(struct lane *n)
 {
-    if (n->wait != IDLE || (!n->head && !n->restore_owed))
+    if (n->wait != IDLE || (!n->head && !n->restore_owed && !lane_ramp_due(n)))
         return;
     n->wait = NEXT_TURN;
     loop_timer_set(n->turn, 0);
@@ -44,16 +44,30 @@ static void job_free(struct lane_job *j)
     free(j);
 }
 
-void lane_job_end(struct lane *n, const struct kp_faults *f)
+void lane_job_tell(struct lane_job *j, const struct kp_faults *f)
 {
-    struct lane_job *j = pop(n);
     struct lane_outcome o = { .faults = f, .seq = j->seq, .step = j->step, .klipper = j->klipper, .console = lane_port_answer(j),
                               .seconds = j->began_ms == LANE_NEVER ? 0 : (double)(loop_now_ms() - j->began_ms) / 1000 };
-    n->running = false;
-    n->wait = IDLE;
     if (j->done)
         j->done(j->user, &o);
     job_free(j);
+}
+
+void lane_job_end(struct lane *n, const struct kp_faults *f)
+{
+    struct lane_job *j = pop(n);
+    n->running = false;
+    n->wait = IDLE;
+    lane_job_tell(j, f);
+    wake(n);
+}
+
+/* A ramp gives the lane back until its next step. */
+static void put_aside(struct lane *n)
+{
+    n->running = false;
+    n->wait = IDLE;
+    lane_ramp_aside(n, pop(n), n->action.after_ms);
     wake(n);
 }
 
@@ -139,7 +153,7 @@ static void step(struct lane *n, enum kp_event ev, double value, const struct kp
     case KP_ACT_SCRIPT: send_script(n, n->action.text, SCRIPT, on_script); return;
     case KP_ACT_SAMPLE: n->wait = SAMPLE; return;
     case KP_ACT_SETTLE: n->wait = SETTLE; return;
-    case KP_ACT_DELAY: /* not yet: app does not let a ramp in */
+    case KP_ACT_DELAY: put_aside(n); return;
     case KP_ACT_DONE: lane_job_end(n, &(struct kp_faults){ .count = 0 }); return;
     case KP_ACT_FAIL: job_fail(n, &n->action.error); return;
     }
@@ -296,13 +310,37 @@ static void advance(struct lane *n)
         plan(n);
 }
 
+/* A ramp has the lane for one step. */
+static void ramp_step(struct lane *n, struct lane_job *j)
+{
+    struct kp_faults f = { .count = 0 };
+    lane_ramp_back(n, j);
+    j->next = n->head;
+    n->head = j;
+    n->tail = n->tail ? n->tail : j;
+    n->size++;
+    n->running = true;
+    if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK)
+        step(n, KP_EV_ERROR, 0, &f.item[0]);
+    else
+        step(n, KP_EV_TIME, (double)(loop_now_ms() - j->first_ms), NULL);
+}
+
+static void on_ramps(void *user)
+{
+    wake(user);
+}
+
 static void on_turn(void *user)
 {
     struct lane *n = user;
+    struct lane_job *due;
     if (n->wait != NEXT_TURN)
         return;
     if (n->restore_owed && kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY && !kp_safety_latched(n->machine))
         send_script(n, kp_script_restore(), RESTORE, on_restored); /* also when no command follows: the state is everybody's */
+    else if ((due = lane_ramp_due(n)))
+        ramp_step(n, due);
     else
         advance(n);
 }
@@ -317,12 +355,10 @@ struct lane *lane_new(struct loop *l, struct mr *mr, struct kp_machine *m)
     n->loop = l, n->mr = mr, n->machine = m;
     n->unflushed_ms = n->answered_ms = n->moved_ms = LANE_NEVER;
     n->neutral_owed = true;
-    n->turn = loop_timer_new(l, on_turn, n);
-    if (!n->turn) {
-        free(n);
-        return NULL;
-    }
-    return n;
+    if ((n->turn = loop_timer_new(l, on_turn, n)) && (n->ramps = loop_timer_new(l, on_ramps, n)))
+        return n;
+    lane_free(n);
+    return NULL;
 }
 
 void lane_free(struct lane *n)
@@ -333,7 +369,12 @@ void lane_free(struct lane *n)
     while (n->head) {
         job_free(pop(n));
     }
+    for (struct lane_job *j; (j = n->beside);) {
+        lane_ramp_back(n, j);
+        job_free(j);
+    }
     loop_timer_free(n->turn);
+    loop_timer_free(n->ramps);
     free(n);
 }
 
@@ -365,7 +406,7 @@ struct lane_job *lane_job_add(struct lane *n, const struct kp_call *call, lane_d
         kp_faults_add(f, &e);
         return NULL;
     }
-    j->call = *call, j->done = done, j->user = user, j->began_ms = LANE_NEVER;
+    j->call = *call, j->done = done, j->user = user, j->began_ms = j->first_ms = LANE_NEVER;
     if (n->tail)
         n->tail->next = j;
     else
@@ -401,7 +442,7 @@ static void job_drop(struct lane *n, struct lane_job *job)
 bool lane_leave(struct lane *n, struct lane_job *job)
 {
     job->done = NULL;
-    if (job == n->head && n->running)
+    if ((job == n->head && n->running) || lane_ramp_has(n, job))
         return job->seq != NULL;
     job_drop(n, job);
     return false;
@@ -430,6 +471,8 @@ void lane_stop(struct lane *n)
     }
     n->wait = IDLE;
     loop_timer_cancel(n->turn);
+    kp_error_set(&e, KP_EMERGENCY_STOP_ACTIVE, NULL, "the machine was stopped: %s", kp_safety_reason(n->machine));
+    lane_ramp_end(n, &e);
 }
 
 size_t lane_size(const struct lane *n)
@@ -463,16 +506,21 @@ void lane_pushed(struct lane *n)
     }
 }
 
+static void away_error(const struct lane *n, struct kp_error *e)
+{
+    if (kp_safety_latched(n->machine))
+        kp_error_set(e, KP_EMERGENCY_STOP_ACTIVE, NULL, "the machine was stopped: %s", kp_safety_reason(n->machine));
+    else
+        kp_error_set(e, KP_KLIPPY_DISCONNECTED, NULL, "Klipper is not ready: %s", kp_klippy_name(kp_machine_klippy_state(n->machine)));
+}
+
 /* Klipper is not ready any more: ends what runs. */
 static void away(struct lane *n)
 {
     struct kp_error e;
     mr_forget(n->mr, n->call);
     n->call = 0;
-    if (kp_safety_latched(n->machine))
-        kp_error_set(&e, KP_EMERGENCY_STOP_ACTIVE, NULL, "the machine was stopped: %s", kp_safety_reason(n->machine));
-    else
-        kp_error_set(&e, KP_KLIPPY_DISCONNECTED, NULL, "Klipper is not ready: %s", kp_klippy_name(kp_machine_klippy_state(n->machine)));
+    away_error(n, &e);
     if (n->running && n->head->seq)
         step(n, KP_EV_ERROR, 0, &e);
     else
@@ -482,8 +530,11 @@ static void away(struct lane *n)
 /* Klipper left "ready": what waited for a push of it will never come, and a script that it drops in a shutdown may never be answered. */
 void lane_changed(struct lane *n)
 {
+    struct kp_error e;
     if (kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY)
         return;
+    away_error(n, &e);
+    lane_ramp_end(n, &e);
     n->neutral_owed = true;
     n->unflushed_ms = LANE_NEVER;
     if (kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN && kp_machine_moonraker_connected(n->machine))

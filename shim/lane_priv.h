@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What lane.c (the commands and their turns) and lane_script.c (the script in flight) share. Nobody else includes it. */
+/* What lane.c (the commands and their turns), lane_ramp.c (what waits beside) and lane_script.c (the script in flight) share. Nobody else includes it. */
 #ifndef LANE_PRIV_H
 #define LANE_PRIV_H
 
@@ -16,6 +16,7 @@ struct lane_job {
     struct kp_seq *seq;
     struct lane_port *port;     /* a script of the G-code port instead of a plan; NULL: none */
     int64_t began_ms;
+    int64_t first_ms, accepted_ms, after_ms; /* a ramp: when its first and its last script were accepted, and how long after the first the next is due */
     char step[KP_NAME_MAX];
     char klipper[KP_TEXT_MAX];
 };
@@ -28,6 +29,8 @@ struct lane {
     struct mr *mr;
     struct kp_machine *machine;
     struct loop_timer *turn;     /* callbacks never come from inside lane_submit */
+    struct loop_timer *ramps;    /* the next step of those beside is due */
+    struct lane_job *beside;     /* ramps between two steps, lane_ramp.c */
     struct lane_job *head, *tail; /* head is the running one while wait > NEXT_TURN */
     size_t size;
     enum wait wait;
@@ -50,6 +53,8 @@ struct lane {
 bool lane_script_send(struct lane *n, const char *text, enum wait wait, mr_done *done);
 /* The script in flight has been answered. False: it failed, *e says how, and a restore may be owed. */
 bool lane_script_answered(struct lane *n, const struct mr_reply *r, struct kp_error *e);
+/* Tells how a job ended, and frees it; it is in no list any more. */
+void lane_job_tell(struct lane_job *j, const struct kp_faults *f);
 /* The end of the running job. */
 void lane_job_end(struct lane *n, const struct kp_faults *f);
 /* Puts a job at the end. NULL with what is wrong in *f. */
@@ -58,6 +63,17 @@ struct lane_job *lane_job_add(struct lane *n, const struct kp_call *call, lane_d
 void lane_port_send(struct lane *n);
 void lane_port_console(struct lane *n, const char *line);
 const char *lane_port_answer(const struct lane_job *j);
+
+/* Puts a ramp beside the lane until its next step is due; takes it back. */
+void lane_ramp_aside(struct lane *n, struct lane_job *j, int64_t after_ms);
+void lane_ramp_back(struct lane *n, struct lane_job *j);
+/* One whose next step is due; NULL: none. */
+struct lane_job *lane_ramp_due(const struct lane *n);
+bool lane_ramp_has(const struct lane *n, const struct lane_job *job);
+/* A script that is none of theirs wrote this pin: a ramp of it is replaced. */
+void lane_ramp_wrote(struct lane *n, int pin);
+/* Ends them all with this error. */
+void lane_ramp_end(struct lane *n, const struct kp_error *e);
 
 /* The script in flight, of this sequence, was accepted: tells the machine what it wrote and where it ends. */
 void lane_script_noted(struct lane *n, const struct kp_seq *seq);

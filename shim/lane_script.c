@@ -95,8 +95,10 @@ static void note_motion(struct lane *n)
 void lane_script_wrote(struct lane *n, const struct kp_pin_write *pins, size_t pin_count, const struct kp_axis_write *axes, size_t axis_count, const double *at)
 {
     note_motion(n);
-    for (size_t i = 0; i < pin_count; i++)
+    for (size_t i = 0; i < pin_count; i++) {
         kp_machine_pin_written(n->machine, pins[i].pin, pins[i].value, n->answered_ms);
+        lane_ramp_wrote(n, pins[i].pin);
+    }
     for (size_t i = 0; i < axis_count; i++)
         kp_machine_axis_written(n->machine, axes[i].axis, axes[i].position, axes[i].homed);
     /* Waiting for Klipper's push to tell where the head is would hold a stream of moves to its tick. */

@@ -3,10 +3,12 @@
 
 Invariant: what a command leaves is read from the simulator or from Klipper, never from our own answer.
 """
+import time
+
 import pytest
 
 import helpers
-from helpers import get, modes, ok, pin, post, query, refused, wait_for
+from helpers import Later, get, modes, ok, pin, post, query, refused, wait_for
 
 PRINTER = """
 [servo gate]
@@ -216,3 +218,84 @@ def test_reads_that_need_no_name(machine):
     assert {s["sensor"] for s in ok(get(machine, "sensor/read_by_type?type=vacuum"))["sensors"]} == {"vacuum1", "vacuum2"}
     assert ok(get(machine, "sensor/read_by_type?type=load"))["count"] == 0
     refused(get(machine, "sensor/read_by_type?type=smell"), "INVALID_PARAMETER")
+
+
+# ---- ramps -----------------------------------------------------------------------------------------------------------------
+
+def changes(machine, name, since):
+    """(seconds since the first, value) of each change of a pin at the microcontroller."""
+    events = [e for e in machine.events("pin") if e["pin"] == name][since:]
+    return [(e["t"] - events[0]["t"], e["value"]) for e in events]
+
+
+def seen(machine, name):
+    return len([e for e in machine.events("pin") if e["pin"] == name])
+
+
+def ramp(name, start, end, duration, **more):
+    return {"pin": name, "start_value": start, "end_value": end, "duration": duration, **more}
+
+
+def test_a_ramp(machine):
+    """Each value comes in its order, at least 100 ms after the one before, and the answer at the end."""
+    ok(post(machine, "pwm/set", {"pin": "dimmer", "value": 1, "wait": True}))
+    before = seen(machine, "PI5")
+    data = ok(post(machine, "pwm/ramp", ramp("dimmer", 0, 1, 1, steps=5)))
+    assert (data["pin"], data["steps"], data["duration"], data["replaced"], data["completed"]) == ("dimmer", 5, 1, False, False)
+    assert data["execution_time"] >= 1 and data["late"] < 1
+    assert len(data["gcode"]) == 6 and data["gcode"][-1] == "SET_PIN PIN=dimmer VALUE=1"
+    duty(machine, "PI5", 1)
+    found = changes(machine, "PI5", before)
+    assert [round(v, 2) for _, v in found] == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert all(b[0] - a[0] > 0.095 for a, b in zip(found, found[1:]))
+
+
+def test_the_lane_is_free_between_steps(machine):
+    """Other commands run while a ramp does, and one of the same pin replaces it."""
+    later = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 20, steps=100))
+    wait_for("the ramp has begun", lambda: 0 < pin(machine, "PI5") < 0.5, 5)
+    ok(post(machine, "actuators/on", {"pin": "flap", "wait": True}))
+    helpers.go(machine, x=70)
+    ok(post(machine, "actuators/off", {"pin": "flap", "wait": True}))
+    assert not later.done
+    ok(post(machine, "pwm/set", {"pin": "dimmer", "value": 0, "wait": True}))
+    data = ok(later.answer(2))
+    assert data["replaced"] and len(data["gcode"]) < 60
+    before = seen(machine, "PI5")
+    time.sleep(0.5)  # longer than two steps
+    assert seen(machine, "PI5") == before and pin(machine, "PI5") == 0
+
+
+def test_two_ramps_and_a_later_one(machine):
+    """Ramps of two pins go side by side; a second one of the same pin takes over from the first."""
+    first = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 20, steps=100))
+    other = Later(post, machine, "pwm/ramp", ramp("gate", 0, 1, 0.6, steps=3))
+    wait_for("both have begun", lambda: pin(machine, "PI5") > 0 and pin(machine, "PI0") > 0.051, 5)
+    second = Later(post, machine, "pwm/ramp", ramp("dimmer", 0.5, 0, 0.5, steps=5))
+    assert ok(first.answer(5))["replaced"]
+    assert not ok(other.answer(5))["replaced"] and not ok(second.answer(5))["replaced"]
+    duty(machine, "PI0", 0.1)
+    duty(machine, "PI5", 0)
+
+
+def test_a_ramp_that_is_late_catches_up(machine):
+    """While a long command has the lane no step goes out; then those whose time has passed are left out, the last never."""
+    helpers.go(machine, x=10, y=10)
+    later = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 1, steps=10))
+    wait_for("the ramp has begun", lambda: later.done or pin(machine, "PI5") > 0, 5)
+    ok(post(machine, "motion/move", {"x": 110, "y": 110, "feedrate": 3000, "wait": True}))
+    data = ok(later.answer(5))
+    assert data["late"] > 0.5 and len(data["gcode"]) < 11
+    duty(machine, "PI5", 1)
+
+
+def test_a_stop_ends_ramps(machine):
+    """The last test: what lies beside the lane is answered, and nothing more goes out."""
+    later = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 20, steps=100))
+    wait_for("the ramp has begun", lambda: 0 < pin(machine, "PI5") < 1, 5)
+    ok(post(machine, "system/emergency_stop", {"reason": "test"}))
+    refused(later.answer(2), "EMERGENCY_STOP_ACTIVE")
+    helpers.make_homed(machine)
+    assert pin(machine, "PI5") == 0
+    ok(post(machine, "pwm/ramp", ramp("dimmer", 0, 0.5, 0.2, steps=2)))
+    duty(machine, "PI5", 0.5)
