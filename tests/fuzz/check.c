@@ -8,7 +8,7 @@
 #include "require.h"
 
 #define PARTS_MAX 16 /* of one list */
-#define STEPS_MAX 200
+#define STEPS_MAX 20000 /* a ramp has at most 6000, each with its time */
 
 /* Bits of the second byte; '@' is none. */
 enum { LATCHED = 1, UNHOMED_X = 2, UNHOMED_Z = 4, DOWN = 8, CUT = 16, LOW = 32 };
@@ -151,14 +151,29 @@ static void require_moves(const char *text)
         }
 }
 
-/* The plan to its end: each sample answered with the level, each script looked at. */
-static void run(struct kp_seq *s, double level, int error_at)
+/* What the caller answers: a level, the time of a step of a ramp and sometimes more, or that another wrote its pin. */
+static void answer(struct kp_seq *s, struct kp_action *a, unsigned answers)
+{
+    double late = answers & 0x40 ? 5000 : 0;
+    if (a->kind == KP_ACT_SAMPLE)
+        kp_seq_step(s, KP_EV_SAMPLE, (double)(answers & 0x7e) - 64, NULL, a);
+    else if (a->kind == KP_ACT_DELAY && (answers & 0x70) == 0x30)
+        kp_seq_step(s, KP_EV_REPLACED, 0, NULL, a);
+    else if (a->kind == KP_ACT_DELAY)
+        kp_seq_step(s, KP_EV_TIME, (double)a->after_ms + late, NULL, a);
+    else
+        kp_seq_step(s, KP_EV_OK, 0, NULL, a);
+}
+
+/* The plan to its end, each script looked at. */
+static void run(struct kp_seq *s, unsigned answers)
 {
     struct kp_error broken;
     struct kp_action a;
+    int error_at = answers & 0x80 ? (int)(answers >> 1 & 7) : -1;
     kp_error_set(&broken, KP_OUTCOME_UNKNOWN, NULL, "cut");
     kp_seq_step(s, KP_EV_START, 0, NULL, &a);
-    for (int i = 0; a.kind == KP_ACT_SCRIPT || a.kind == KP_ACT_SAMPLE || a.kind == KP_ACT_SETTLE; i++) {
+    for (int i = 0; a.kind != KP_ACT_DONE && a.kind != KP_ACT_FAIL; i++) {
         require(i < STEPS_MAX);
         if (a.kind == KP_ACT_SCRIPT) {
             require_script(a.text, KP_SCRIPT_MAX);
@@ -167,7 +182,7 @@ static void run(struct kp_seq *s, double level, int error_at)
         if (i == error_at)
             kp_seq_step(s, KP_EV_ERROR, 0, &broken, &a);
         else
-            kp_seq_step(s, a.kind == KP_ACT_SAMPLE ? KP_EV_SAMPLE : KP_EV_OK, level, NULL, &a);
+            answer(s, &a, answers);
     }
     for (size_t i = 0; kp_seq_gcode(s, i); i++)
         require_script(kp_seq_gcode(s, i), KP_SCRIPT_MAX);
@@ -200,7 +215,7 @@ static void try_request(const struct request *r, const struct kp_machine *m, uns
     if (rc != KP_OK)
         require_faults(&f, rc);
     else
-        run(s, (double)(answers & 0x7e) - 64, answers & 0x80 ? (int)(answers >> 1 & 7) : -1);
+        run(s, answers);
     kp_seq_free(s);
 }
 

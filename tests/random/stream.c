@@ -158,13 +158,14 @@ static void run(struct stream *s, struct kp_seq *seq)
     struct kp_action a;
     size_t pins, axes;
     kp_seq_step(seq, KP_EV_START, 0, NULL, &a);
-    while (a.kind == KP_ACT_SCRIPT || a.kind == KP_ACT_SAMPLE || a.kind == KP_ACT_SETTLE) {
+    while (a.kind != KP_ACT_DONE && a.kind != KP_ACT_FAIL) {
         if (a.kind == KP_ACT_SCRIPT) {
             put_script(a.text);
             const struct kp_pin_write *pin = kp_seq_writes(seq, &pins);
             written(s, pin, pins, kp_seq_axis_writes(seq, &axes), axes);
         }
-        kp_seq_step(seq, a.kind == KP_ACT_SAMPLE ? KP_EV_SAMPLE : KP_EV_OK, s->level, NULL, &a);
+        enum kp_event ev = a.kind == KP_ACT_SAMPLE ? KP_EV_SAMPLE : a.kind == KP_ACT_DELAY ? KP_EV_TIME : KP_EV_OK;
+        kp_seq_step(seq, ev, a.kind == KP_ACT_DELAY ? (double)a.after_ms : s->level, NULL, &a);
     }
     if (a.kind == KP_ACT_FAIL)
         printf("!%s\n", kp_err_name(a.error.code));

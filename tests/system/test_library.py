@@ -90,6 +90,7 @@ def test_page(tmp_path):
     assert code
     file = tmp_path / "page.c"
     file.write_text("#include <kp.h>\nbool send(const char *text, struct kp_error *e);\ndouble sample(struct kp_machine *m, int sensor);\n"
+                    "void settle(struct kp_machine *m);\ndouble wait_until(int64_t ms);\n"
                     f"{code}\nint main(void)\n{{\n    struct kp_faults f = {{ 0 }};\n    return run(NULL, \"x\", NULL, 0, &f);\n}}\n")
     output("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-c", "-I", rig.REPO / "libkp", "-o", tmp_path / "page.o", file)
     made = set(re.findall(r"^KP_API void (kp_\w+)_free\(", (rig.REPO / "libkp" / "kp.h").read_text(), re.M))
