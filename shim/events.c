@@ -3,7 +3,6 @@
  * was told first, give the state that is kept here. */
 #include "events.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,18 +284,6 @@ static struct text *state_text(struct events *e, enum events_kind kind, const st
     return make(t, rows[kind].method, merged(k, from), at, from, k->changes) ? t : NULL;
 }
 
-static json_t *safety_event(const struct kp_safety_event *v)
-{
-    double at = answer_wall() - (double)(loop_now_ms() - v->at_ms) / 1000;
-    json_t *j = json_pack("{s:I,s:s,s:s,s:s,s:f}", "id", (json_int_t)v->id, "level", kp_level_name(v->level), "cause", kp_cause_name(v->cause), "message",
-                          v->text, "timestamp", round(at * 1000) / 1000);
-    if (j && isfinite(v->got))
-        json_object_set_new(j, "value", json_real(v->got));
-    if (j && isfinite(v->limit))
-        json_object_set_new(j, "limit", json_real(v->limit));
-    return j;
-}
-
 /* Events after `from`, oldest first, and how safety stands. NULL: out of memory, or some are no longer kept. */
 static struct text *safety_text(struct events *e, const struct events_subscriber *s)
 {
@@ -306,19 +293,19 @@ static struct text *safety_text(struct events *e, const struct events_subscriber
     struct text *t = full ? &k->full : count == 1 ? &k->last : &k->behind;
     if (t->room && t->from == from)
         return t;
-    json_t *events = json_array();
-    for (uint64_t i = count; i-- > 0;) {
-        const struct kp_safety_event *v = i < KP_EVENTS_MAX ? kp_safety_event(e->machine, (size_t)i) : NULL;
-        if (v)
-            json_array_append_new(events, safety_event(v));
-        else if (!full)
-            events = (json_decref(events), NULL);
-    }
-    if (!events)
+    struct answer_clock clock = { answer_wall(), loop_now_ms() };
+    struct answer_filter after = { .limit = (size_t)count, .level = KP_NORMAL, .since = from };
+    json_t *all = answer_safety_events(e->machine, &clock, &after), *list = json_object_get(all, "events"), *events = json_array();
+    for (size_t i = json_array_size(list); i-- > 0;)
+        json_array_append(events, json_array_get(list, i));
+    json_decref(all);
+    if (!full && json_array_size(events) != count) {
+        json_decref(events);
         return NULL;
+    }
     json_t *params = json_pack("{s:s,s:b,s:s,s:o}", "level", kp_level_name(kp_safety_level(e->machine)), "emergency_stop_active", kp_safety_latched(e->machine),
                                "reason", kp_safety_reason(e->machine), "events", events);
-    return make(t, rows[EVENTS_SAFETY].method, params, answer_wall(), from, e->safety_id) ? t : NULL;
+    return make(t, rows[EVENTS_SAFETY].method, params, clock.wall, from, e->safety_id) ? t : NULL;
 }
 
 /* ---- public ---- */

@@ -263,16 +263,16 @@ static void handshake_over(struct ws *w, const struct lws *wsi)
 }
 
 /* Answers instead of upgrading, and closes: for a callback of libwebsockets to return. */
-static int refuse(struct lws *wsi, int status, const char *head, enum kp_err code, const char *message)
+static int refuse(struct ws *w, struct lws *wsi, int status, const char *head, enum kp_err code, const char *message)
 {
     char id[ANSWER_ID];
-    struct answer_pool ids = { .left = 0 };
-    struct kp_faults f = { .count = 0 };
+    struct kp_faults f;
     struct kp_error e;
     size_t n;
+    kp_faults_init(&f);
     kp_error_set(&e, code, NULL, "%s", message);
     kp_faults_add(&f, &e);
-    answer_id(&ids, id);
+    answer_id(&w->ids, id);
     char *body = answer_error("unknown", id, &f, NULL, &n), *text = body ? malloc(LWS_PRE + n + 512) : NULL;
     if (text) {
         int all = snprintf(text + LWS_PRE, n + 512, "HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nX-Request-Id: %s\r\n"
@@ -284,9 +284,10 @@ static int refuse(struct lws *wsi, int status, const char *head, enum kp_err cod
     return -1;
 }
 
-static int need_upgrade(struct lws *wsi)
+static int need_upgrade(struct ws *w, struct lws *wsi)
 {
-    return refuse(wsi, 426, "Upgrade Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13", KP_INVALID_REQUEST, "/ws/v1 is a WebSocket of version 13");
+    return refuse(w, wsi, 426, "Upgrade Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13", KP_INVALID_REQUEST,
+                  "/ws/v1 is a WebSocket of version 13");
 }
 
 /* A header's value; false when it is missing or longer than anyone needs. */
@@ -311,16 +312,16 @@ static int on_upgrade(struct ws *w, struct lws *wsi, const char *to)
 {
     char value[HEADER_MAX], host[HEADER_MAX];
     if (strcasecmp(to, "websocket") || !header(wsi, WSI_TOKEN_VERSION, value) || strcmp(value, "13"))
-        return need_upgrade(wsi);
+        return need_upgrade(w, wsi);
     if (!header(wsi, WSI_TOKEN_CONNECTION, value) || !lists_upgrade(value) || !header(wsi, WSI_TOKEN_KEY, value) || strlen(value) != 24 ||
         !header(wsi, WSI_TOKEN_HOST, host) || lws_hdr_total_length(wsi, WSI_TOKEN_PROTOCOL) > 0)
-        return refuse(wsi, 400, "Bad Request", KP_INVALID_REQUEST, "the handshake lacks Connection, Sec-WebSocket-Key or Host, or asks for a subprotocol");
+        return refuse(w, wsi, 400, "Bad Request", KP_INVALID_REQUEST, "the handshake lacks Connection, Sec-WebSocket-Key or Host, or asks for a subprotocol");
     if (lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) > 0) {
         if (!header(wsi, WSI_TOKEN_ORIGIN, value) || cors_judge(w->cors, value, host) == CORS_FOREIGN)
-            return refuse(wsi, 403, "Forbidden", KP_PERMISSION_DENIED, "WebSockets of pages of another origin are refused");
+            return refuse(w, wsi, 403, "Forbidden", KP_PERMISSION_DENIED, "WebSockets of pages of another origin are refused");
     }
     if (w->closing || w->count >= WS_SESSIONS_MAX)
-        return refuse(wsi, 503, "Service Unavailable\r\nRetry-After: 5", KP_RATE_LIMIT_EXCEEDED, "100 WebSockets are open, and no more are served");
+        return refuse(w, wsi, 503, "Service Unavailable\r\nRetry-After: 5", KP_RATE_LIMIT_EXCEEDED, "100 WebSockets are open, and no more are served");
     return 0;
 }
 
@@ -333,7 +334,7 @@ static int on_open(struct ws *w, struct lws *wsi, struct session *s)
     if (!w->count++)
         loop_timer_set(w->sweep, SWEEP_MS);
     answer_id(&w->ids, s->id);
-    ws_rpc_init(&s->rpc, w->app, &s->subscriber, on_send, s);
+    ws_rpc_init(&s->rpc, w->app, &w->ids, &s->subscriber, on_send, s);
     ws_rpc_hello(&s->rpc, s->id);
     log_line(LOG_DEBUG, "ws", "session=%s opened sessions=%zu", s->id, w->count);
     return 0;
@@ -344,7 +345,7 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
     struct ws *w = lws_get_vhost(wsi) ? lws_vhost_user(lws_get_vhost(wsi)) : NULL;
     struct session *s = user;
     switch ((int)reason) { /* others ask nothing of us */
-    case LWS_CALLBACK_HTTP: return need_upgrade(wsi);
+    case LWS_CALLBACK_HTTP: return need_upgrade(w, wsi);
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: return on_upgrade(w, wsi, in);
     case LWS_CALLBACK_ESTABLISHED: handshake_over(w, wsi); return on_open(w, wsi, s);
     case LWS_CALLBACK_RECEIVE: loop_works(w->loop); return on_receive(s, in, len);

@@ -4,7 +4,6 @@
 #define WS_H
 
 #include <stddef.h>
-#include <sys/socket.h>
 
 struct app;
 struct cors;

@@ -11,6 +11,7 @@
 #include "app.h"
 #include "events.h"
 #include "json.h"
+#include "log.h"
 
 /* Codes of JSON-RPC 2.0; FAILED is the first of those that it leaves to servers. */
 enum { PARSE_ERROR = -32700, INVALID_REQUEST = -32600, METHOD_NOT_FOUND = -32601, INVALID_PARAMS = -32602, FAILED = -32000 };
@@ -121,7 +122,7 @@ static void respond_error(const struct asker *to, int code, const char *message,
 /* A fault before there was a request that one could answer: id null. */
 static void refuse(struct ws_rpc *r, int code, const char *message)
 {
-    respond_error(&(struct asker){ r, NULL, json_null() }, code, message, NULL);
+    respond_error(&(struct asker){ .rpc = r, .id = json_null() }, code, message, NULL);
 }
 
 /* ---- execute ---- */
@@ -136,13 +137,24 @@ static void call_free(struct ws_call *c)
     free(c);
 }
 
-/* The envelope as REST sends it: a success is the result, everything else the data of an error. */
-static void respond_envelope(const struct asker *to, const char *command, const struct app_answer *a)
+/* As REST counts and logs a request. */
+static void note(const struct asker *to, const struct kp_command *c, const char *id, enum kp_err code)
 {
+    int status = kp_err_status(code);
+    enum log_level level = status >= 500 ? LOG_WARNING : status >= 400 && c && c->method != KP_GET ? LOG_INFO : LOG_DEBUG;
+    app_count(to->rpc->app, c, code);
+    if (log_wants(level))
+        log_request(level, "ws", id, "command=%s command_id=%s code=%s", c ? c->name : "unknown", id, kp_err_name(code));
+}
+
+/* The envelope as REST sends it: a success is the result, everything else the data of an error. c NULL: no such command. */
+static void respond_envelope(const struct asker *to, const struct kp_command *c, const struct app_answer *a)
+{
+    const char *command = c ? c->name : "unknown";
     char id[ANSWER_ID];
     size_t n = 0;
-    app_count(to->rpc->app, kp_command_by_name(kp_str_of(command)), kp_faults_code(a->faults));
-    answer_id(&to->rpc->ids, id);
+    answer_id(to->rpc->ids, id);
+    note(to, c, id, kp_faults_code(a->faults));
     if (!a->faults->count) {
         char *envelope = answer_success(command, id, a->data, a->n, &n);
         if (envelope)
@@ -162,25 +174,26 @@ static void respond_envelope(const struct asker *to, const char *command, const 
     free(envelope);
 }
 
-static void respond_faults(const struct asker *to, const char *command, const struct kp_faults *f)
+static void respond_faults(const struct asker *to, const struct kp_command *c, const struct kp_faults *f)
 {
-    respond_envelope(to, command, &(struct app_answer){ .faults = f });
+    respond_envelope(to, c, &(struct app_answer){ .faults = f });
 }
 
-static void respond_fault(const struct asker *to, const char *command, enum kp_err code, const char *message)
+static void respond_fault(const struct asker *to, const struct kp_command *c, enum kp_err code, const char *message)
 {
-    struct kp_faults f = { .count = 0 };
+    struct kp_faults f;
     struct kp_error e;
+    kp_faults_init(&f);
     kp_error_set(&e, code, NULL, "%s", message);
     kp_faults_add(&f, &e);
-    respond_faults(to, command, &f);
+    respond_faults(to, c, &f);
 }
 
 static void on_done(void *user, const struct app_answer *answer)
 {
     struct ws_call *c = user;
     struct asker to = { c->rpc, c->batch, c->id };
-    respond_envelope(&to, c->command->name, answer);
+    respond_envelope(&to, c->command, answer);
     if (c->waits)
         call_free(c); /* else run still holds it */
 }
@@ -191,7 +204,7 @@ static void run(const struct asker *from, const struct kp_call *checked)
     struct ws_rpc *r = from->rpc;
     struct ws_call *c = calloc(1, sizeof *c);
     if (!c) {
-        respond_fault(from, checked->command->name, KP_INTERNAL_ERROR, "out of memory");
+        respond_fault(from, checked->command, KP_INTERNAL_ERROR, "out of memory");
         return;
     }
     *c = (struct ws_call){ .rpc = r, .batch = from->batch, .id = json_incref(from->id), .command = checked->command, .next = r->calls, .at = &r->calls };
@@ -229,19 +242,20 @@ static void execute(const struct asker *from, const char *name, json_t *paramete
     struct kp_arg arg[KP_ARGS_MAX];
     struct json_list list[KP_ARGS_MAX];
     struct kp_call call;
-    struct kp_faults f = { .count = 0 };
+    struct kp_faults f;
     size_t n;
-    if (!command) {
-        respond_fault(from, "unknown", KP_COMMAND_NOT_FOUND, "no such command");
+    if (!command || command->flags & KP_PLAIN) { /* those have no envelope */
+        respond_fault(from, NULL, KP_COMMAND_NOT_FOUND, "no such command");
         return;
     }
+    kp_faults_init(&f);
     const char *wrong = arguments(parameters, arg, list, &n);
     if (wrong)
-        respond_fault(from, command->name, KP_INVALID_REQUEST, wrong);
+        respond_fault(from, command, KP_INVALID_REQUEST, wrong);
     else if (from->rpc->count >= WS_CALLS_MAX && !(command->flags & KP_URGENT))
-        respond_fault(from, command->name, KP_QUEUE_FULL, "too many commands of this connection wait for their answer");
+        respond_fault(from, command, KP_QUEUE_FULL, "too many commands of this connection wait for their answer");
     else if (app_check(from->rpc->app, command, arg, n, &call, &f) != KP_OK)
-        respond_faults(from, command->name, &f);
+        respond_faults(from, command, &f);
     else
         run(from, &call);
 }
@@ -387,9 +401,9 @@ static void batch(struct ws_rpc *r, json_t *list)
 
 /* ---- for ws.c ---- */
 
-void ws_rpc_init(struct ws_rpc *r, struct app *a, struct events_subscriber *subscriber, ws_send_fn *send, void *user)
+void ws_rpc_init(struct ws_rpc *r, struct app *a, struct answer_pool *ids, struct events_subscriber *subscriber, ws_send_fn *send, void *user)
 {
-    *r = (struct ws_rpc){ .app = a, .subscriber = subscriber, .send = send, .user = user };
+    *r = (struct ws_rpc){ .app = a, .ids = ids, .subscriber = subscriber, .send = send, .user = user };
 }
 
 static void drop_message(void *user, const char *text, size_t n)

@@ -6,8 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "answer.h"
-
+struct answer_pool;
 struct app;
 struct events_subscriber;
 struct ws_call;
@@ -22,16 +21,16 @@ typedef void ws_send_fn(void *user, const char *text, size_t n);
 /* One session's part. The caller's storage. */
 struct ws_rpc {
     struct app *app;
+    struct answer_pool *ids;
     struct events_subscriber *subscriber;
     ws_send_fn *send;
     void *user;
-    struct answer_pool ids;
     struct ws_call *calls; /* that wait */
     size_t count;
 };
 
 /* Borrows all for the session's life. */
-void ws_rpc_init(struct ws_rpc *r, struct app *a, struct events_subscriber *subscriber, ws_send_fn *send, void *user);
+void ws_rpc_init(struct ws_rpc *r, struct app *a, struct answer_pool *ids, struct events_subscriber *subscriber, ws_send_fn *send, void *user);
 /* The session is over: what waits is left as a REST client leaves it (app_leave), and nothing is sent any more. Again is harmless. */
 void ws_rpc_fini(struct ws_rpc *r);
 /* notify_connected, the first message of every session. */

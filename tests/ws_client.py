@@ -169,6 +169,12 @@ class Raw:
         self.count += 1
         self.socket.sendall(frame(Opcode.TEXT, json.dumps({"jsonrpc": "2.0", "id": self.count, "method": method, "params": params or {}}).encode()))
 
+    def subscribe_all(self):
+        """Subscribes to everything and takes the full state of each kind."""
+        self.send("subscribe", {"events": list(KINDS)})
+        left = set(KINDS.values())
+        self.messages(lambda m: left.discard(m.get("method")) or not left)
+
     def clog(self):
         """Subscribes to everything, and asks for more than the sockets hold but less than the server lets wait."""
         self.send("subscribe", {"events": list(KINDS)})
