@@ -15,6 +15,7 @@ import rig
 from measure import CountingProxy, Http, NotMeasured, Rpc, body_of, call, cpu_pct, cpu_s, get, memory_mb, post, wrk
 from report import Figure
 from rig_process import Process
+from ws_client import Raw
 
 FIGURES = [
     Figure("rest.health_vs_mhd", "ratio", ">= 0.7", "GET /health, answers a second over those of the bare daemon, 64 connections"),
@@ -28,6 +29,7 @@ FIGURES = [
     Figure("rest.move_vs_moonraker", "ratio", "<= 1.15", "time until a move is accepted over that of the same script on Moonraker's unix socket"),
     Figure("rest.moonraker_calls_per_1000_reads", "calls", "<= 1", "requests of the shim to Moonraker while 1000 reads of all kinds come in 10 s"),
     Figure("rest.rss_base_mb", "MB", "<= 15", "resident memory of the shim after the rounds above"),
+    Figure("rest.rss_per_ws_kb", "KiB", "<= 16", "resident memory of the shim for each of 100 WebSockets that are subscribed to everything"),
 ]
 CONNECTIONS = (1, 8, 64)
 SETTLE_S = 3          # after the start, until nothing of it is under way
@@ -91,6 +93,7 @@ class Bench:
             (self.calls, ["rest.moonraker_calls_per_1000_reads"]),
             (self.single_moves, ["rest.move_vs_moonraker"]),
             (self.memory, ["rest.rss_base_mb"]),
+            (self.sessions, ["rest.rss_per_ws_kb"]),
         ]
 
     def _pin_path(self):
@@ -288,6 +291,22 @@ class Bench:
         pid = self.rig.shim.pid
         self.report.line(f"memory of the shim: highest {memory_mb(pid, 'VmHWM'):.1f} MB, its own pages {memory_mb(pid, 'RssAnon'):.1f} MB")
         self.report.figure("rest.rss_base_mb", memory_mb(pid))
+
+    def sessions(self):
+        """The larger of two: over all 100 sessions, and over the last 50, when what was free in the heap is used up."""
+        pid = self.rig.shim.pid
+        mb, sessions = [memory_mb(pid)], []
+        for _ in range(2):
+            for _ in range(50):
+                sessions.append(Raw(self.rig, 65536))
+                sessions[-1].subscribe_all()
+            time.sleep(2)  # pushes for all of them
+            mb.append(memory_mb(pid))
+        for s in sessions:
+            s.socket.close()
+        time.sleep(1)
+        self.report.line(f"memory of the shim: {mb[0]:.2f} MB, with 50 WebSockets {mb[1]:.2f} MB, with 100 {mb[2]:.2f} MB, after them {memory_mb(pid):.2f} MB")
+        self.report.figure("rest.rss_per_ws_kb", max((mb[2] - mb[0]) / 100, (mb[2] - mb[1]) / 50) * 1024)
 
 
 @dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Benchmarks of /ws/v1: from Klipper's push at our socket to the last of 99 subscribers while one more does not read, and what a session costs.
+"""Benchmark of /ws/v1: from Klipper's push at our socket to the last of 99 subscribers while one more does not read.
 
 For bench.py. Invariant: a push is found again by Klipper's X in it, which no two pushes of a round share; a round in which a push did not reach
 all subscribers is not measured.
@@ -11,7 +11,7 @@ import sys
 import time
 
 import rig
-from measure import NotMeasured, memory_mb
+from measure import NotMeasured
 from report import Figure
 from rig_process import Process
 from websockets.frames import Opcode
@@ -19,7 +19,6 @@ from ws_client import KINDS, Raw, frame
 
 FIGURES = [
     Figure("ws.fanout_p99_ms", "ms", "<= 10", "Klipper's push at our socket to the last of 99 subscribers that has it, one more stalled; 99 of 100 are faster"),
-    Figure("rest.rss_per_ws_kb", "KiB", "<= 16", "resident memory of the shim for each of 100 sessions that are subscribed to everything"),
 ]
 READERS = 99
 ROUND_S = 9           # shorter than a stalled session lives
@@ -117,37 +116,12 @@ class Bench:
 
     def parts(self):
         """What bench.py runs, in order, with the figures that each gives."""
-        return [(self.memory, ["rest.rss_per_ws_kb"]), (self.fanout, ["ws.fanout_p99_ms"])]
+        return [(self.fanout, ["ws.fanout_p99_ms"])]
 
     def _command(self, path, body):
         status, answer, _ = self.rig.post(f"/api/v1/{path}", body)
         if status != 200:
             raise NotMeasured(f"{path}: HTTP {status}: {answer}")
-
-    # -- memory
-
-    def memory(self):
-        """The larger of two: over all 100 sessions, and over the last 50, when what the start left free in the heap is used up."""
-        pid = self.rig.shim.pid
-        mb, sessions = [memory_mb(pid)], []
-        for _ in range(2):
-            sessions += [self._everything() for _ in range(50)]
-            time.sleep(2)  # pushes for all of them
-            mb.append(memory_mb(pid))
-        for s in sessions:
-            s.socket.close()
-        time.sleep(1)
-        self.report.line(f"memory of the shim: {mb[0]:.2f} MB, with 50 sessions {mb[1]:.2f} MB, with 100 {mb[2]:.2f} MB, after them {memory_mb(pid):.2f} MB")
-        self.report.figure("rest.rss_per_ws_kb", max((mb[2] - mb[0]) / 100, (mb[2] - mb[1]) / 50) * 1024)
-
-    def _everything(self):
-        s = Raw(self.rig, 65536)
-        s.send("subscribe", {"events": list(KINDS)})
-        left = set(KINDS.values())
-        s.messages(lambda m: left.discard(m.get("method")) or not left)
-        return s
-
-    # -- fan-out
 
     def fanout(self):
         self._command("motion/home", {})
