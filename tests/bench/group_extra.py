@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Benchmarks of the Klipper extra: machines with it, at leads of 100, 50 and 30 ms, and one without, side by side; then one strict machine under stress.
+
+For bench.py; KLIPPY=<klippy.py> measures another Klipper. Invariant: when a pin changed or a motor stepped is the simulated machine's own record, and the
+machines take turns, so that what disturbs one disturbs all.
+"""
+import itertools
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import rig
+from measure import Http, NotMeasured, Rpc, body_of, call, get
+from report import Figure
+from ws_client import Client
+
+FIGURES = [
+    Figure("extra.read_ms", "ms", "<= 1.5", "a live read of a button through the shim, median, lead 100 ms"),
+    Figure("extra.pin_ms", "ms", "<= 115", "from a SET_PIN at rest to the pin's change at the microcontroller, median, lead 100 ms"),
+    Figure("extra.stop_go_ms", "ms", "<= 150", "1 mm and M400 until its answer, median, lead 100 ms"),
+    Figure("extra.pin50_ms", "ms", "<= 65", "as pin_ms, experimental lead of 50 ms"),
+    Figure("extra.stop_go50_ms", "ms", "<= 100", "as stop_go_ms, experimental lead of 50 ms"),
+    Figure("extra.event_ms", "ms", "<= 10", "from a button at the microcontroller to the message at a WebSocket subscriber, median"),
+    Figure("extra.placement_gain", "ratio", ">= 1.3", "time of a placement of eight stops, a pick and a place on Moonraker's socket, without the extra over with it, lead 100 ms"),
+    Figure("extra.shutdowns", "stops", "<= 0", "shutdowns of a strict microcontroller behind a line with delay and jitter, processor and disk under stress, lead 100 ms"),
+]
+LEADS = {"as shipped": None, "100 ms": 0.100, "50 ms": 0.050, "30 ms": 0.030}
+SETTLE_S = 11         # the extra begins 10 s after Klipper is ready
+REST_S = 0.45         # and up to so much more, before a start from rest: past what Klipper flushes after the last move
+TICK_S = 0.25
+ROUNDS, QUICK_ROUNDS = 25, 5
+STOPS, LONG_STOPS = 200, 5000
+LINE = ("--wire-delay", "1000", "--wire-jitter", "3000")
+# One placement in the order of OpenPnP: to the part, down, vacuum, up, to the board, down, release, up; after each motion it waits.
+PLACEMENT = ["G1 X40 Y20 F30000\nM400", "G1 Z-5 F6000\nM400", "SET_PIN PIN=valve1 VALUE=1\nM400", "G1 Z0 F6000\nM400",
+             "G1 X140 Y130 F30000\nMANUAL_STEPPER STEPPER=rotation1 MOVE=90 SYNC=0\nM400", "G1 Z-5 F6000\nM400", "SET_PIN PIN=valve1 VALUE=0\nM400",
+             "G1 Z0 F6000\nMANUAL_STEPPER STEPPER=rotation1 MOVE=0 SYNC=0\nM400"]
+
+
+def median_ms(seconds):
+    return statistics.median(seconds) * 1000
+
+
+class Machine:
+    """One rig, at home with its motors on, and a client of its Moonraker."""
+
+    def __init__(self, lead, **options):
+        self.lead = lead
+        section = f"[klipperplace]\nlead: {lead}\nexperimental: {lead < 0.1}\n" if lead else ""
+        self.rig = rig.Rig(extras=lead is not None, printer_extra=section, **options)
+        self.numbers = itertools.count(1)
+
+    def start(self):
+        self.rig.start()
+        self.client = Rpc(self.rig.moonraker_socket)
+        self.script("G28\nM400\nMANUAL_STEPPER STEPPER=rotation1 ENABLE=1 SET_POSITION=0\nMANUAL_STEPPER STEPPER=rotation1 MOVE=1")
+        self.script("G90\nG1 X100 Y100 Z0 F12000\nM400\nMANUAL_STEPPER STEPPER=rotation1 MOVE=0\nM400")
+
+    def stop(self, check=True):
+        self.rig.stop(check=check)
+
+    def ask(self, method, params):
+        n = next(self.numbers)
+        return self.client.ask(call(method, params, n), n)
+
+    def script(self, text):
+        """Seconds until its answer."""
+        began = time.monotonic()
+        self.ask("printer.gcode.script", {"script": text})
+        return time.monotonic() - began
+
+    def extra(self):
+        return self.ask("printer.klipperplace.read", {"objects": {"klipperplace": None}})["status"]["klipperplace"]
+
+    # -- each gives seconds
+
+    def read(self, i):
+        """A Klipper status object, asked of Klipper itself: past its timer where that can be had."""
+        method = "printer.objects.query" if self.lead is None else "printer.klipperplace.read"
+        began = time.monotonic()
+        self.ask(method, {"objects": {"gcode_button start_button": None}})
+        return time.monotonic() - began
+
+    def live_read(self, i):
+        with Http(self.rig.port) as client:
+            began = time.monotonic()
+            status, answer = client.ask(get("/api/v1/gpio/read?pin=start_button&live=true"))
+            took = time.monotonic() - began
+        if status != 200 or body_of(answer)["data"]["stale"]:
+            raise NotMeasured(f"gpio/read: {answer}")
+        return took
+
+    def pin(self, i):
+        time.sleep(REST_S + random.random() * TICK_S)
+        began = time.monotonic()
+        self.script(f"SET_PIN PIN=valve1 VALUE={i % 2}\nM400")
+        changed = self.rig.sim_cmd("pin PD2")
+        if changed["value"] != i % 2 or changed["changed_s"] < began:
+            raise NotMeasured(f"the pin did not change: {changed}")
+        return changed["changed_s"] - began
+
+    def short(self, i):
+        return self.script(f"G1 X{100 + i % 2} F30000\nM400")
+
+    def long(self, i):
+        return self.script(f"G1 X{100 + 100 * (i % 2)} Y{100 + 80 * (i % 2)} F30000\nM400")
+
+    def dip(self, i):
+        return self.script("G1 Z-5 F6000\nM400\nG1 Z0 F6000\nM400") / 2
+
+    def placement(self, i):
+        return sum(self.script(step) for step in PLACEMENT)
+
+
+ROWS = [("read an object now", Machine.read), ("a live read through the shim", Machine.live_read), ("a pin from rest, at the microcontroller", Machine.pin),
+        ("G1 1 mm and M400", Machine.short), ("G1 100 x 80 mm and M400", Machine.long), ("Z 5 mm and M400", Machine.dip),
+        ("a placement of eight stops", Machine.placement)]
+
+
+class Bench:
+    """All machines of the table at once; they take turns."""
+
+    def __init__(self, report):
+        self.report = report
+        self.rounds = QUICK_ROUNDS if report.quick else ROUNDS
+        self.machines = {name: Machine(lead) for name, lead in LEADS.items()}
+        self.table = {}
+
+    def __enter__(self):
+        started = []
+        try:
+            for m in self.machines.values():
+                m.start()
+                started.append(m)
+            time.sleep(SETTLE_S)
+        except BaseException:
+            for m in started:
+                m.stop(check=False)
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        for m in self.machines.values():
+            if m.rig in rig.LIVE:
+                m.stop(check=kind is None)
+
+    def parts(self):
+        return [
+            (self.rows, ["extra.read_ms", "extra.pin_ms", "extra.stop_go_ms", "extra.pin50_ms", "extra.stop_go50_ms", "extra.placement_gain"]),
+            (self.events, ["extra.event_ms"]),
+            (self.stress, ["extra.shutdowns"]),
+        ]
+
+    def rows(self):
+        for text, measure in ROWS:
+            took = {name: [] for name in self.machines}
+            for i in range(2 * (self.rounds // 2) if measure is not Machine.placement else max(3, self.rounds // 4)):
+                for name in random.sample(list(self.machines), len(self.machines)):
+                    took[name].append(measure(self.machines[name], i + 1))
+            self.table[measure] = {name: median_ms(t) for name, t in took.items()}
+            self.report.line(f"{text}, ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in self.table[measure].items()))
+        for name, m in self.machines.items():
+            if m.lead:
+                said = m.extra()
+                if said["stopped"]:
+                    raise NotMeasured(f"lead {name}: {said['stopped']}")
+                self.report.line(f"lead {name}: {said['starts']} early starts, smallest margin {said['margin_ms']} ms; late at the microcontroller: "
+                                 f"{m.rig.sim_cmd('counts')['late']}")
+        for figure, measure, lead in (("read_ms", Machine.live_read, "100 ms"), ("pin_ms", Machine.pin, "100 ms"), ("stop_go_ms", Machine.short, "100 ms"),
+                                      ("pin50_ms", Machine.pin, "50 ms"), ("stop_go50_ms", Machine.short, "50 ms")):
+            self.report.figure(f"extra.{figure}", self.table[measure][lead])
+        placement = self.table[Machine.placement]
+        self.report.figure("extra.placement_gain", placement["as shipped"] / placement["100 ms"])
+
+    # -- a button
+
+    def events(self):
+        """Presses at random places in Klipper's tick, on the machine with a lead of 100 ms and on the one without, in turns."""
+        took = {"as shipped": [], "100 ms": []}
+        with Client(self.machines["as shipped"].rig) as a, Client(self.machines["100 ms"].rig) as b:
+            clients = {"as shipped": a, "100 ms": b}
+            for c in clients.values():
+                c.subscribe("gpio")
+            for i in range(2 * self.rounds):
+                for name, c in clients.items():
+                    time.sleep(0.3 + random.random() * TICK_S)
+                    took[name].append(self._press(self.machines[name], c, i % 2 == 0))
+        self.report.line("a button to a WebSocket subscriber, ms: " + ", ".join(f"{name} {median_ms(t):.1f}" for name, t in took.items()))
+        self.report.figure("extra.event_ms", median_ms(took["100 ms"]))
+
+    def _press(self, machine, client, down):
+        client.drain(0.01)
+        machine.rig.sim_cmd("press start_button" if down else "release start_button")
+        wanted = 1 if down else 0
+        client.until(lambda: button_of(client.state.get("gpio")) == wanted, 5)
+        came = time.monotonic()
+        pressed = [e for e in machine.rig.events("input") if e["name"] == "start_button"][-1]
+        return came - pressed["t"]
+
+    # -- stress
+
+    def stress(self):
+        """The machines of the table end; a strict one starts, with two busy loops a core and a writer that waits for the disk."""
+        for m in self.machines.values():
+            m.stop()
+        stops = LONG_STOPS if rig.long_run() else STOPS
+        strict = Machine(0.100, shim=False, strict=True, sim_args=LINE)
+        strict.start()
+        try:
+            time.sleep(SETTLE_S)
+            with Stress():
+                done = 0
+                while done < stops and not strict.rig.sim_cmd("status")["mcu"]["shutdown"]:
+                    strict.script(("G1 X101 F30000\nM400", "SET_PIN PIN=valve1 VALUE=1\nM400", "G1 X100 F30000\nM400", "SET_PIN PIN=valve1 VALUE=0\nM400")[done % 4])
+                    done += 1
+            said, sim = strict.extra(), strict.rig.sim_cmd("status")
+            self.report.line(f"stress: {done} stops, smallest margin {said['margin_ms']} ms, late {sim['counts']['late']}, own timing back: {said['stopped'] or 'no'}")
+            self.report.figure("extra.shutdowns", sim["mcu"]["shutdowns"])
+        finally:
+            strict.stop(check=False)
+
+
+def button_of(state):
+    """The button's state in what a subscriber has been told of gpio, whatever holds it."""
+    pins = (state or {}).get("pins", state) or {}
+    entry = pins.get("start_button") if isinstance(pins, dict) else next((p for p in pins if p["pin"] == "start_button"), None)
+    return entry.get("state") if isinstance(entry, dict) else None
+
+
+class Stress:
+    """Busy loops on every core, and a writer that makes the disk keep up."""
+
+    BUSY = "while True: pass"
+    WRITE = "import os, sys\nf = open(sys.argv[1], 'wb', 0)\nwhile True:\n    f.seek(0)\n    f.write(os.urandom(1 << 22))\n    os.fsync(f.fileno())"
+
+    def __enter__(self):
+        self.file = tempfile.NamedTemporaryFile(prefix="kp-stress-")
+        commands = [["-c", self.BUSY]] * (2 * len(os.sched_getaffinity(0))) + [["-c", self.WRITE, self.file.name]]
+        self.processes = [subprocess.Popen([sys.executable, *c]) for c in commands]
+        return self
+
+    def __exit__(self, *_):
+        for p in self.processes:
+            p.kill()
+            p.wait()
+        self.file.close()
