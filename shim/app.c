@@ -630,7 +630,9 @@ static struct answer_time time_now(void *user)
 static json_t *queue_now(void *user)
 {
     const struct app *a = user;
-    return jobs_json(a->jobs, false);
+    const char *running = lane_running(a->lane);
+    return json_pack("{s:I,s:b,s:b,s:s?}", "queue_size", (json_int_t)(jobs_waiting(a->jobs) + lane_size(a->lane)), "executing", running != NULL, "paused",
+                     jobs_held(a->jobs), "current_command", running);
 }
 
 static void on_safety(void *user, const struct kp_safety_event *event)

@@ -26,6 +26,7 @@ struct ws_call {
     json_t *id;                  /* NULL: a notification, which gets no response */
     const struct kp_command *command;
     struct app_request *waits;
+    char command_id[ANSWER_ID];
     struct ws_call *next, **at;
 };
 
@@ -148,15 +149,13 @@ static void note(const struct asker *to, const struct kp_command *c, const char 
 }
 
 /* The envelope as REST sends it: a success is the result, everything else the data of an error. c NULL: no such command. */
-static void respond_envelope(const struct asker *to, const struct kp_command *c, const struct app_answer *a)
+static void respond_envelope(const struct asker *to, const char *id, const struct kp_command *c, const struct app_answer *a)
 {
     const char *command = c ? c->name : "unknown";
-    char id[ANSWER_ID];
     size_t n = 0;
-    answer_id(to->rpc->ids, id);
     note(to, c, id, kp_faults_code(a->faults));
     if (!a->faults->count) {
-        char *envelope = answer_success(command, id, a->data, a->n, &n);
+        char *envelope = a->partial || a->warning ? answer_warned(a->partial, command, id, a->data, a->n, a->warning, &n) : answer_success(command, id, a->data, a->n, &n);
         if (envelope)
             envelope[strcspn(envelope, "\n")] = 0; /* the line's end is HTTP's; inside JSON it is escaped */
         respond(to, "result", envelope);
@@ -176,7 +175,9 @@ static void respond_envelope(const struct asker *to, const struct kp_command *c,
 
 static void respond_faults(const struct asker *to, const struct kp_command *c, const struct kp_faults *f)
 {
-    respond_envelope(to, c, &(struct app_answer){ .faults = f });
+    char id[ANSWER_ID];
+    answer_id(to->rpc->ids, id);
+    respond_envelope(to, id, c, &(struct app_answer){ .faults = f });
 }
 
 static void respond_fault(const struct asker *to, const struct kp_command *c, enum kp_err code, const char *message)
@@ -193,13 +194,13 @@ static void on_done(void *user, const struct app_answer *answer)
 {
     struct ws_call *c = user;
     struct asker to = { c->rpc, c->batch, c->id };
-    respond_envelope(&to, c->command, answer);
+    respond_envelope(&to, c->command_id, c->command, answer);
     if (c->waits)
         call_free(c); /* else run still holds it */
 }
 
 /* Runs a checked call; it is kept until its answer when that does not come at once. */
-static void run(const struct asker *from, const struct kp_call *checked)
+static void run(const struct asker *from, const struct kp_call *checked, const json_t *parameters)
 {
     struct ws_rpc *r = from->rpc;
     struct ws_call *c = calloc(1, sizeof *c);
@@ -212,7 +213,8 @@ static void run(const struct asker *from, const struct kp_call *checked)
         c->next->at = &c->next;
     r->calls = c;
     r->count++;
-    struct app_request *waits = app_execute(r->app, checked, on_done, c);
+    answer_id(&r->ids, c->command_id);
+    struct app_request *waits = app_execute_how(r->app, checked, &(struct app_how){ .body = parameters, .id = c->command_id }, on_done, c);
     if (waits)
         c->waits = waits;
     else
@@ -257,7 +259,7 @@ static void execute(const struct asker *from, const char *name, json_t *paramete
     else if (app_check(from->rpc->app, command, arg, n, &call, &f) != KP_OK)
         respond_faults(from, command, &f);
     else
-        run(from, &call);
+        run(from, &call, parameters);
 }
 
 /* ---- methods ---- */

@@ -289,13 +289,13 @@ def test_a_file_print_holds_the_queue(homed):
     ok(post(homed, "system/pause"))
     add(homed, "gpio_write", pin="valve1", value=1)
     homed.gcode("SDCARD_PRINT_FILE FILENAME=dwell.gcode")
-    wait_for("held", lambda: queue(homed)["holds"] == ["paused", "print"], 3)
+    wait_for("held", lambda: "print" in queue(homed)["holds"], 3)
     assert "file print" in refused(post(homed, "system/resume"), "INTERLOCK")["error_message"]
     wait_for("the print ends", lambda: not homed.moonraker_call("printer.objects.query", {"objects": {"virtual_sdcard": ["is_active"]}})
              ["status"]["virtual_sdcard"]["is_active"], 10)
     wait_for("the mirror knows", lambda: post(homed, "gpio/write", {"pin": "valve2", "value": 0})[0] == 200, 3)
-    assert pin(homed, "n1.valve") == 0 and queue(homed)["holds"] == ["paused", "print"]
-    ok(post(homed, "system/resume"))
+    assert pin(homed, "n1.valve") == 0 and "print" in queue(homed)["holds"]
+    wait_for("the monitors know", lambda: post(homed, "system/resume")[0] == 200, 5)
     drain(homed)
     wait_for("it runs", lambda: pin(homed, "n1.valve") == 1, 2)
     ok(post(homed, "gpio/write", {"pin": "valve1", "value": 0, "wait": True}))
