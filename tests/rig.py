@@ -265,6 +265,7 @@ class Rig:
             changes, extra = own.get(name, ({}, ""))
             text = cfg_merge(cfg_merge(source.read_text(), changes), cfg_parse(extra))
             (config / name).write_text(text)
+            (config / name).chmod(0o600)  # the shim refuses a file with a key that others may read
         (self.dir / "world.txt").write_text((DEMO_CFG / "world.txt").read_text() + world_extra + "\n")
 
     def _make_parts(self, shim, sim_args, shim_env):

@@ -171,11 +171,11 @@ def test_a_thousand_lines_ahead(homed, client):
     before = steps(homed)["total_steps"]
     lines = []
     for i in range(1, 1001):
-        lines.append("M114" if i % 100 == 0 else f"G1 X{150 + (i % 2) * 0.0125:.4f} F6000")
+        lines.append("M114" if i % 250 == 0 else f"G1 X{150 + (i % 2) * 0.0125:.4f} F6000")
     client.send("".join(line + "\n" for line in lines))
     replies = client.replies(1000, timeout=60)
     assert [r == "ok" for r in replies] == [line != "M114" for line in lines]
-    assert all(r.startswith("ok C: X:150.0125 Y:120.0000 Z:-20.0000 ") for r in replies[99::100]), replies[99::100]
+    assert all(r.startswith("ok C: X:150.0125 Y:120.0000 Z:-20.0000 ") for r in replies[249::250]), replies[249::250]
     still(homed)
     turns = sum(1 for a, b in zip([150.0] + places(lines), places(lines)) if a != b)
     assert steps(homed)["total_steps"] - before == turns * round(0.0125 / X_STEP)
@@ -249,7 +249,7 @@ def test_unhomed(homed):
     with Lines(homed) as c:
         with nothing_reaches_klipper(homed):
             reply = c.ask("G1 X10")
-            assert reply == ["!! home these axes first: x"]
+            assert reply[0].startswith("!! home these axes first: x")
             latched(c, reply)
         for name, mm in (("x", 8), ("y", 8), ("z", -3)):
             homed.sim_cmd(f"place_axis {name} {mm}")
