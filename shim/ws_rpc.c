@@ -213,7 +213,7 @@ static void run(const struct asker *from, const struct kp_call *checked, const j
         c->next->at = &c->next;
     r->calls = c;
     r->count++;
-    answer_id(&r->ids, c->command_id);
+    answer_id(r->ids, c->command_id);
     struct app_request *waits = app_execute_how(r->app, checked, &(struct app_how){ .body = parameters, .id = c->command_id }, on_done, c);
     if (waits)
         c->waits = waits;
