@@ -447,7 +447,7 @@ def test_refused_messages(machine, send, code):
     b"\x81\xff\xff\xff\xff\xff\xff\xff\xff\xffabcd" + b"x" * 1000,  # a length without end
     b"\xff" * 5000,
     bytes(range(256)) * 16,
-])
+], ids=["text", "compressed", "continuation", "opcode", "ping-fragment", "ping-long", "endless", "ones", "counting"])
 def test_garbage_frames(machine, data):
     """The session ends; nothing else does."""
     with Client(machine) as c, Client(machine) as other:
