@@ -32,6 +32,7 @@ struct request {
 struct announce {
     struct loop *loop;
     struct app *app;
+    struct app_watch watch;
     struct mr *mr;
     struct loop_timer *beat;
     uint64_t call;              /* the heartbeat in flight; 0: none */
@@ -264,7 +265,6 @@ static void on_ended(void *user, const struct kp_call *call, const struct kp_fau
 
 struct announce *announce_new(struct loop *l, struct app *a)
 {
-    static const struct app_watch watch = { on_changed, on_notice, on_ended };
     struct announce *n = calloc(1, sizeof *n);
     if (!n)
         return NULL;
@@ -274,7 +274,8 @@ struct announce *announce_new(struct loop *l, struct app *a)
         free(n);
         return NULL;
     }
-    app_watch(a, &watch, n);
+    n->watch = (struct app_watch){ .changed = on_changed, .notice = on_notice, .ended = on_ended, .user = n };
+    app_watch(a, &n->watch);
     return n;
 }
 
@@ -282,7 +283,7 @@ void announce_free(struct announce *n)
 {
     if (!n)
         return;
-    app_watch(n->app, NULL, NULL);
+    app_unwatch(n->app, &n->watch);
     mr_forget(n->mr, n->call);
     while (n->waiting) {
         app_leave(n->waiting->waits);

@@ -49,15 +49,19 @@ void app_leave(struct app_request *r);
 
 /* What subscribers are told. */
 struct events *app_events(struct app *a);
-/* One that follows along, for announce.c: no request of its own. */
+/* One that follows along: no request of its own. Functions may be NULL. The caller's storage until app_unwatch. */
 struct app_watch {
+    void (*pushed)(void *user);  /* the mirror was fed */
     void (*changed)(void *user); /* the connection, or Klipper's state, is another */
     void (*notice)(void *user, const char *method, json_t *params); /* a notification of Moonraker's that the mirror has no use for; params may be NULL */
     /* A command of the lane ended: data of a success, NULL with faults. All borrowed. */
     void (*ended)(void *user, const struct kp_call *call, const struct kp_faults *faults, json_t *data);
+    void *user;
+    struct app_watch *next;      /* app's own */
 };
-/* Copies w; NULL: nobody. */
-void app_watch(struct app *a, const struct app_watch *w, void *user);
+/* Told after app itself. */
+void app_watch(struct app *a, struct app_watch *w);
+void app_unwatch(struct app *a, struct app_watch *w);
 struct mr *app_moonraker(struct app *a);
 
 /* The text of GET /health, borrowed until the next call; *ready: Klipper can be used. */
@@ -66,15 +70,8 @@ const char *app_health(struct app *a, size_t *n, bool *ready);
 /* An edge has answered; c NULL: no such command. */
 void app_count(struct app *a, const struct kp_command *c, enum kp_err code);
 
-/* For the G-code port, which makes scripts of its own from lines: the machine it checks them by, the lane they go through, and news of the mirror. */
-struct app_listener {
-    void (*pushed)(void *user);
-    void (*changed)(void *user);
-    void *user;
-};
+/* For the G-code port, which makes scripts of its own from lines: the machine it checks them by, and the lane they go through. */
 const struct kp_machine *app_machine(const struct app *a);
 struct lane *app_lane(const struct app *a);
-/* Told after app itself. Copies l; NULL: nobody any more. */
-void app_listen(struct app *a, const struct app_listener *l);
 
 #endif

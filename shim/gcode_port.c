@@ -42,6 +42,7 @@ struct client {
 struct gcode_port {
     struct loop *loop;
     struct app *app;
+    struct app_watch watch;
     struct gcode_options options;
     struct gcode_up up;
     struct kp_mappings *mappings;
@@ -401,7 +402,8 @@ struct gcode_port *gcode_port_open(struct loop *l, struct app *a, const struct k
         gcode_port_close(p);
         return NULL;
     }
-    app_listen(a, &(struct app_listener){ on_pushed, on_changed, p });
+    p->watch = (struct app_watch){ .pushed = on_pushed, .changed = on_changed, .user = p };
+    app_watch(a, &p->watch);
     log_line(LOG_INFO, "gcode", "listening host=%s port=%d", host, port);
     return p;
 }
@@ -410,7 +412,7 @@ void gcode_port_close(struct gcode_port *p)
 {
     if (!p)
         return;
-    app_listen(p->app, NULL);
+    app_unwatch(p->app, &p->watch);
     if (p->listener >= 0) {
         loop_unwatch(p->loop, p->listener);
         close(p->listener);

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Reads, for app: answered from the mirror, with the text of an answer kept until the mirror changes. Invariant: a pin that was written is never told with its
+ * old value as if it were fresh. */
+#include "app_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "answer.h"
+#include "jobs.h"
+#include "lane.h"
+#include "loop.h"
+#include "metrics.h"
+#include "state.h"
+#include "stop.h"
+
+#define READ_MS 5000   /* how long a read waits for Klipper */
+
+/* Away, or never told: a read without a value has nothing to answer with. */
+static enum kp_err unreadable(const struct app *a)
+{
+    if (!kp_machine_moonraker_connected(a->machine))
+        return KP_MOONRAKER_DISCONNECTED;
+    return kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY ? KP_OK : KP_KLIPPY_DISCONNECTED;
+}
+
+static struct answer_filter event_filter(const struct kp_call *call)
+{
+    const struct kp_slot *level = kp_call_slot(call, "level");
+    return (struct answer_filter){ .limit = (size_t)kp_call_slot(call, "limit")->num, .level = level->set ? (enum kp_level)level->index : KP_NORMAL,
+                                   .since = (uint64_t)kp_call_slot(call, "since")->num };
+}
+
+static json_t *read_data(struct app *a, const struct kp_call *call)
+{
+    struct answer_time t = app_read_time(a);
+    struct answer_clock clock = { answer_wall(), loop_now_ms() };
+    struct answer_filter filter;
+    const struct kp_slot *s = call->slot;
+    switch (call->command->id) {
+    case KP_GPIO_READ: return answer_pin(kp_machine_pin(a->machine, (size_t)s->index), s->inverted, &t);
+    case KP_GPIO_READ_ALL: return answer_pins(a->machine, &t);
+    case KP_SENSOR_READ: return answer_sensor(kp_machine_sensor(a->machine, (size_t)s->index), &t);
+    case KP_SENSOR_READ_ALL: return answer_sensors(a->machine, NULL, &t);
+    case KP_SENSOR_READ_BY_TYPE: return answer_sensors(a->machine, s->text, &t);
+    case KP_GET_POSITION: return answer_position(a->machine, &t);
+    case KP_GET_STATUS: return answer_status(a->machine, &t);
+    case KP_GET_PRINTER_STATE: return answer_printer_state(a->machine, &t);
+    case KP_SAFETY_STATUS: return answer_safety_status(a->machine, &clock);
+    case KP_SAFETY_EVENTS: filter = event_filter(call); return answer_safety_events(a->machine, &clock, &filter);
+    default: return answer_version();
+    }
+}
+
+/* Where the text of a read is kept; NULL: it is made each time. */
+static struct kept *kept_for(struct app *a, const struct kp_call *call)
+{
+    const struct kp_slot *s = call->slot;
+    switch (call->command->id) {
+    case KP_GPIO_READ: return s->inverted ? NULL : &a->pins[s->index];
+    case KP_GPIO_READ_ALL: return &a->all_pins;
+    case KP_SENSOR_READ: return &a->sensors[s->index];
+    case KP_SENSOR_READ_ALL: return &a->all_sensors;
+    case KP_GET_POSITION: return &a->position;
+    case KP_GET_STATUS: return &a->status;
+    default: return NULL;
+    }
+}
+
+/* Takes data. */
+static void keep(struct app *a, struct kept *k, json_t *data)
+{
+    free(k->text);
+    k->text = data ? json_dumps(data, JSON_COMPACT) : NULL;
+    k->n = k->text ? strlen(k->text) : 0;
+    k->generation = a->generation, k->fresh = state_fresh(a->state);
+    k->queue = lane_size(a->lane), k->running = lane_running(a->lane);
+    json_decref(data);
+}
+
+void app_read_reply(struct app *a, const struct kp_call *call, app_done *done, void *user)
+{
+    struct kept *k = kept_for(a, call);
+    bool fresh = state_fresh(a->state);
+    if (call->command->strategy != KP_LOCAL)
+        metrics_read(a->metrics, fresh ? METRICS_FRESH : METRICS_STALE);
+    if (!k) {
+        app_tell_data(a, done, user, read_data(a, call));
+        return;
+    }
+    if (!k->text || k->generation != a->generation || k->fresh != fresh || (k == &a->status && (k->queue != lane_size(a->lane) || k->running != lane_running(a->lane))))
+        keep(a, k, read_data(a, call));
+    app_tell_text(a, done, user, k->text, k->n);
+}
+
+static bool pin_dirty(const struct app *a, const struct kp_call *call)
+{
+    return call->command->id == KP_GPIO_READ && kp_machine_pin(a->machine, (size_t)call->slot[0].index)->dirty;
+}
+
+static bool never_told(const struct app *a, const struct kp_call *call)
+{
+    double xyz[3];
+    switch (call->command->id) {
+    case KP_GPIO_READ: return kp_machine_pin(a->machine, (size_t)call->slot[0].index)->changed_ms == INT64_MIN;
+    case KP_SENSOR_READ: return kp_machine_sensor(a->machine, (size_t)call->slot[0].index)->changed_ms == INT64_MIN;
+    case KP_GPIO_READ_ALL: return !kp_machine_pin(a->machine, 0);
+    case KP_SENSOR_READ_ALL:
+    case KP_SENSOR_READ_BY_TYPE: return !kp_machine_sensor(a->machine, 0);
+    case KP_GET_POSITION: return !kp_machine_position(a->machine, xyz) && !kp_machine_commanded(a->machine, xyz);
+    default: return false;
+    }
+}
+
+static void on_refreshed(void *user, bool ok)
+{
+    struct app_request *r = user;
+    if (!r->done) { /* left meanwhile */
+        app_request_free(r);
+        return;
+    }
+    if (ok) {
+        r->app->generation++;
+        app_read_reply(r->app, &r->call, r->done, r->user);
+        app_request_free(r);
+        return;
+    }
+    enum kp_err away = unreadable(r->app);
+    app_request_fail_with(r, away ? away : KP_TIMEOUT, "Klipper did not answer", NULL);
+}
+
+static const char *live_object(const struct app *a, const struct kp_call *call)
+{
+    const struct kp_pin *p;
+    switch (call->command->id) {
+    case KP_GPIO_READ:
+        p = kp_machine_pin(a->machine, (size_t)call->slot[0].index);
+        return p->kind == KP_PIN_ENDSTOP ? "query_endstops" : p->object;
+    case KP_SENSOR_READ: return kp_machine_sensor(a->machine, (size_t)call->slot[0].index)->object;
+    default: return "motion_report";
+    }
+}
+
+static bool asks_live(const struct kp_call *call)
+{
+    return (call->command->id == KP_GPIO_READ || call->command->id == KP_SENSOR_READ || call->command->id == KP_GET_POSITION) && kp_call_slot(call, "live")->flag;
+}
+
+struct app_request *app_read_begin(struct app *a, const struct kp_call *call, app_done *done, void *user)
+{
+    enum kp_err away = unreadable(a);
+    bool live = asks_live(call);
+    if (away && (live || never_told(a, call))) {
+        app_tell_error(a, done, user, away, away == KP_MOONRAKER_DISCONNECTED ? "Moonraker is not connected" : "Klipper is not ready", NULL);
+        return NULL;
+    }
+    if (!live && (away || !pin_dirty(a, call))) {
+        app_read_reply(a, call, done, user);
+        return NULL;
+    }
+    struct app_request *r = app_request_new(a, call, done, user, live ? FOR_KLIPPER : FOR_PIN, live ? 2 * READ_MS : READ_MS);
+    if (r && live)
+        metrics_read(a->metrics, METRICS_ASKED), state_refresh(a->state, live_object(a, call), READ_MS, on_refreshed, r);
+    return r;
+}
+
+void app_reads_that_waited(struct app *a, bool all)
+{
+    struct app_request *next;
+    for (struct app_request *r = a->waiting; r; r = next) {
+        next = r->next;
+        if (r->waits != FOR_PIN || (!all && pin_dirty(a, &r->call)))
+            continue;
+        app_read_reply(a, &r->call, r->done, r->user);
+        app_request_free(r);
+    }
+}
+
+const char *app_health(struct app *a, size_t *n, bool *ready)
+{
+    struct kept *k = &a->health;
+    *ready = kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY;
+    bool second = stop_second_way(a->stop);
+    if (!k->text || k->generation != a->generation || a->second_way != second) {
+        a->second_way = second;
+        keep(a, k, answer_health(a->machine, second));
+    }
+    *n = k->n;
+    return k->text;
+}
+
+static void kept_free(struct kept *k, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(k[i].text);
+}
+
+void app_reads_free(struct app *a)
+{
+    kept_free(a->pins, KP_PINS_MAX);
+    kept_free(a->sensors, KP_SENSORS_MAX);
+    kept_free(&a->all_pins, 1);
+    kept_free(&a->all_sensors, 1);
+    kept_free(&a->position, 1);
+    kept_free(&a->status, 1);
+    kept_free(&a->health, 1);
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Emergency stop and reset, for app. Invariant: the latch is set before anything is sent, and goes only when Klipper is ready and the cause is gone. */
+#include "app_priv.h"
+
+#include "answer.h"
+#include "jobs.h"
+#include "lane.h"
+#include "log.h"
+#include "loop.h"
+#include "monitor.h"
+#include "moonraker.h"
+#include "state.h"
+#include "stop.h"
+
+#define RESET_MS 30000 /* how long a reset waits for Klipper to be ready */
+
+static json_t *stop_data(struct app_request *r, const char *confirmed_by)
+{
+    return json_pack("{s:b,s:s,s:f,s:f,s:s}", "emergency_stop_active", 1, "reason", kp_safety_reason(r->app->machine), "latency", app_request_seconds(r), "execution_time",
+                     app_request_seconds(r), "confirmed_by", confirmed_by);
+}
+
+/* Somebody confirmed that Klipper has stopped. */
+void app_on_stopped(void *user, const char *by)
+{
+    struct app *a = user;
+    struct app_request *r;
+    log_line(LOG_CRITICAL, "app", "emergency_stop=confirmed by=%s reason=\"%s\"", by, kp_safety_reason(a->machine));
+    state_again(a->state); /* else a reset right after this would still see Klipper ready */
+    while ((r = app_request_waiting(a, FOR_STOP)))
+        app_request_done(r, stop_data(r, by));
+}
+
+/* The latch is set: everything of ours ends, and Klipper is told. */
+static void stop_now(struct app *a)
+{
+    a->generation++;
+    stop_send(a->stop);
+    log_line(LOG_CRITICAL, "app", "emergency_stop=latched reason=\"%s\"", kp_safety_reason(a->machine));
+    jobs_machine(a->jobs); /* held before its entry ends with the lane */
+    lane_stop(a->lane);
+}
+
+/* A monitor found what must not be. */
+void app_on_reaction(void *user, unsigned reaction)
+{
+    struct app *a = user;
+    a->generation++;
+    if (reaction & KP_REACT_HOLD)
+        jobs_hold(a->jobs, KP_HOLD_SAFETY, "a monitor found what must not be");
+    if (reaction & KP_REACT_STOP)
+        stop_now(a);
+}
+
+struct app_request *app_stop_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user)
+{
+    const struct kp_slot *reason = kp_call_slot(call, "reason");
+    kp_safety_latch(a->machine, true, reason->set ? reason->text : "asked by a client");
+    struct app_request *r = app_request_new(a, call, done, user, FOR_STOP, stop_timeout_ms(a->stop));
+    app_request_record(r, how);
+    stop_now(a);
+    return r;
+}
+
+/* Klipper is ready and the latch may go, unless its cause is still there. */
+void app_release(struct app *a)
+{
+    struct app_request *r;
+    struct kp_error e;
+    enum kp_err held = kp_safety_reset(a->machine, loop_now_ms(), &e);
+    if (!held) {
+        stop_forget(a->stop);
+        a->generation++;
+        log_line(LOG_WARNING, "app", "emergency_stop=released");
+    }
+    while ((r = app_request_waiting(a, FOR_RESET)))
+        if (held)
+            app_request_fail_with(r, e.code, e.message, NULL);
+        else
+            app_request_done(r, json_pack("{s:b,s:[],s:f}", "reset_complete", 1, "homed_axes", "execution_time", app_request_seconds(r)));
+}
+
+static void on_restart(void *user, const struct mr_reply *reply)
+{
+    struct app *a = user;
+    struct app_request *r;
+    if (reply->outcome != MR_ERROR && reply->outcome != MR_NOT_SENT)
+        return; /* the mirror tells when Klipper is ready; the deadline tells when it is not */
+    while ((r = app_request_waiting(a, FOR_RESET)))
+        app_request_fail_with(r, KP_EXECUTION_FAILED, "Klipper's firmware could not be restarted",
+                          json_pack("{s:o}", "klipper", answer_klipper(a->machine, reply->message ? reply->message : "")));
+}
+
+struct app_request *app_reset_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user)
+{
+    if (!kp_machine_moonraker_connected(a->machine)) {
+        app_tell_error(a, done, user, KP_MOONRAKER_DISCONNECTED, "Moonraker is not connected", NULL);
+        return NULL;
+    }
+    struct app_request *r = app_request_new(a, call, done, user, FOR_RESET, RESET_MS);
+    if (!r)
+        return NULL;
+    app_request_record(r, how);
+    if (kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY && !stop_owed(a->stop)) {
+        app_release(a);
+        return NULL;
+    }
+    mr_call(state_moonraker(a->state), "printer.firmware_restart", NULL, RESET_MS, on_restart, a);
+    return r;
+}
