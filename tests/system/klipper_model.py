@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 NUMBER = r"-?\d+(?:\.\d+)?"
 AXES = "XYZ"
 EPSILON = 1e-9
+ROUNDED = 1e-6  # mm, what a line keeps of a place
 
 
 class Broken(AssertionError):
@@ -136,7 +137,7 @@ class Klipper:
             if words[axis] is not None:
                 self.need(low - EPSILON <= target[axis] <= high + EPSILON, f"{axis} to {target[axis]}, limits {low} {high}")
         self.need(0 < self.feed * self.factor <= self.plan.feed_max + EPSILON, f"feedrate {self.feed} times {self.factor}, at most {self.plan.feed_max}")
-        if self.plan.interlock and any(abs(target[axis] - self.at[axis]) > EPSILON for axis in "XY"):
+        if self.plan.interlock and any(abs(target[axis] - self.at[axis]) > ROUNDED for axis in "XY"):
             low, high = self.plan.BAND
             self.need(all(low - EPSILON <= z <= high + EPSILON for z in (self.at["Z"], target["Z"])), f"X or Y from Z {self.at['Z']} to {target['Z']}, band {low} {high}")
         self.at = target

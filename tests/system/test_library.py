@@ -95,3 +95,20 @@ def test_page(tmp_path):
     output("cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-c", "-I", rig.REPO / "libkp", "-o", tmp_path / "page.o", file)
     made = set(re.findall(r"^KP_API void (kp_\w+)_free\(", (rig.REPO / "libkp" / "kp.h").read_text(), re.M))
     assert made and not [name for name in made if f"`{name}`" not in page]
+
+
+ALLOWED = set("""acos atan2 ceil cos fabs floor fmax fmin fmod hypot lround round sin sincos sqrt trunc
+    aligned_alloc calloc free malloc realloc
+    memchr memcmp memcpy memmove memset strchr strcmp strcspn strlen strncmp strrchr strspn strstr
+    __assert_fail __cxa_finalize __gmon_start__ __stack_chk_fail _ITM_deregisterTMCloneTable _ITM_registerTMCloneTable""".split())
+
+
+@pytest.mark.smoke
+def test_asks_nobody():
+    """No I/O, clock, environment, locale or threads: the library takes nothing but memory, bytes and mathematics from outside, and keeps nothing between calls."""
+    library = rig.build_dir() / "libkp" / "libkp.so"
+    taken = {line.split()[-1].split("@")[0] for line in output("nm", "-D", "--undefined-only", library).splitlines()}
+    assert not [name for name in taken - ALLOWED if not re.match(r"__(asan|ubsan|sanitizer)_|__gcov_", name)]
+    if not sanitizers():
+        sizes = {m[1]: int(m[2], 16) for m in re.finditer(r" \.(data|bss|tdata|tbss) +\w+ +\w+ +\w+ (\w+)", output("readelf", "-SW", library))}
+        assert sizes and all(size <= 16 for size in sizes.values()), f"data that can be written: {sizes}"
