@@ -47,7 +47,7 @@ double answer_wall(void)
 char *answer_warned(bool partial, const char *command, const char *id, const char *data, size_t n, const char *warning, size_t *out_n)
 {
     json_t *words = warning ? json_pack("[s]", warning) : json_array();
-    char *warnings = words ? json_dumps(words, JSON_COMPACT) : NULL;
+    char *warnings = words ? json_dumps(words, JSON_TEXT) : NULL;
     size_t cap = n + strlen(command) + (warnings ? strlen(warnings) : 0) + 192;
     char *out = warnings ? malloc(cap) : NULL;
     json_decref(words);
@@ -124,7 +124,7 @@ char *answer_error(const char *command, const char *id, const struct kp_faults *
         json_object_set_new(details, "more_errors", json_integer((json_int_t)f->dropped));
     json_t *j = json_pack("{s:s,s:s,s:s,s:s,s:s,s:o,s:[],s:f}", "status", status, "command", command, "command_id", id, "error_code", kp_err_name(first->code),
                           "error_message", first->message, "details", details, "warnings", "timestamp", round(answer_wall() * 1000) / 1000);
-    char *out = j ? json_dumps(j, JSON_COMPACT) : NULL;
+    char *out = j ? json_dumps(j, JSON_TEXT) : NULL;
     *out_n = out ? strlen(out) : 0;
     json_decref(j);
     return out;

@@ -11,6 +11,7 @@
 #include "events.h"
 #include "history.h"
 #include "jobs.h"
+#include "json.h"
 #include "lane.h"
 #include "log.h"
 #include "loop.h"
@@ -60,7 +61,7 @@ void app_tell_text(struct app *a, app_done *done, void *user, const char *text, 
 /* Takes data. */
 void app_tell_data(struct app *a, app_done *done, void *user, json_t *data)
 {
-    char *text = data ? json_dumps(data, JSON_COMPACT) : NULL;
+    char *text = data ? json_dumps(data, JSON_TEXT) : NULL;
     app_tell_text(a, done, user, text, text ? strlen(text) : 0);
     free(text);
     json_decref(data);

@@ -8,6 +8,7 @@
 
 #include "answer.h"
 #include "jobs.h"
+#include "json.h"
 #include "lane.h"
 #include "loop.h"
 #include "metrics.h"
@@ -71,7 +72,7 @@ static struct kept *kept_for(struct app *a, const struct kp_call *call)
 static void keep(struct app *a, struct kept *k, json_t *data)
 {
     free(k->text);
-    k->text = data ? json_dumps(data, JSON_COMPACT) : NULL;
+    k->text = data ? json_dumps(data, JSON_TEXT) : NULL;
     k->n = k->text ? strlen(k->text) : 0;
     k->generation = a->generation, k->fresh = state_fresh(a->state);
     k->queue = lane_size(a->lane), k->running = lane_running(a->lane);

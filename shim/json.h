@@ -7,6 +7,8 @@
 #include <kp.h>
 #include <stdbool.h>
 
+#define JSON_TEXT (JSON_COMPACT | JSON_REAL_PRECISION(15)) /* flags of json_dumps for answers: 15 digits say what was meant, 17 what the bits are */
+
 #define JSON_LIST_MAX 256 /* longest array that becomes KP_NUMS or KP_STRS; a longer or mixed one is KP_OTHER */
 
 /* Storage for the members of an array value; must live as long as the value. */

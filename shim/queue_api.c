@@ -9,6 +9,7 @@
 #include "answer.h"
 #include "history.h"
 #include "jobs.h"
+#include "json.h"
 #include "nested.h"
 #include "record.h"
 
@@ -37,7 +38,7 @@ static bool tell(app_done *done, void *user, json_t *data)
 {
     struct kp_faults f = { .count = 0 };
     struct kp_error e;
-    char *text = data ? json_dumps(data, JSON_COMPACT) : NULL;
+    char *text = data ? json_dumps(data, JSON_TEXT) : NULL;
     json_decref(data);
     if (text) {
         done(user, &(struct app_answer){ .faults = &no_faults, .data = text, .n = strlen(text) });
@@ -78,7 +79,7 @@ static void on_barrier(void *user, bool ok)
 static bool tell_after(struct queue_api *q, app_done *done, void *user, json_t *data)
 {
     struct barrier *b = calloc(1, sizeof *b);
-    char *text = data ? json_dumps(data, JSON_COMPACT) : NULL;
+    char *text = data ? json_dumps(data, JSON_TEXT) : NULL;
     if (b && text) {
         *b = (struct barrier){ { .faults = &no_faults, .data = text, .n = strlen(text) }, done, user, text };
         if (history_commit(history_begin(q->history), on_barrier, b)) {

@@ -37,9 +37,9 @@ gcode:
     {% endif %}
     _SET_PIN {rawparams}
 """
-# Codes that no request to this machine can bring about: nobody is asked for a key or counted here, no command sets a temperature, and the last is a fault of ours.
-NOT_HERE = {"AUTHENTICATION_FAILED", "AUTHORIZATION_REQUIRED", "INVALID_API_KEY", "IP_BLOCKED", "RATE_LIMIT_EXCEEDED", "TEMPERATURE_OUT_OF_BOUNDS", "INTERNAL_ERROR",
-            "DATABASE_UNAVAILABLE"}  # test_history.py shows it
+# Codes that no request to this machine can bring about: nobody is asked for a key or counted here, its history has no file (test_history.py shows that one), no
+# command sets a temperature, and the last is a fault of ours.
+NOT_HERE = {"DATABASE_UNAVAILABLE", "AUTHENTICATION_FAILED", "AUTHORIZATION_REQUIRED", "INVALID_API_KEY", "IP_BLOCKED", "RATE_LIMIT_EXCEEDED", "TEMPERATURE_OUT_OF_BOUNDS", "INTERNAL_ERROR"}
 NOT_OFFERED = "is not offered by this build"
 SHOWN = {}  # operation -> its test
 

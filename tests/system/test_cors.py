@@ -22,7 +22,7 @@ WRITE = ("gpio/write", {"pin": "valve1", "value": 1})
 @pytest.fixture(scope="module")
 def machine():
     with rig.Rig(klipperplace_extra=f"[security]\ncors_origins: {LISTED}, {LISTED_TOO}/, not-an-origin, *\n",
-                 shim_env={"LOG_FORMAT": "json", "LOG_LEVEL": "debug", "MOONRAKER_API_KEY": KEY, "API_KEY": OWN_KEY}) as r:
+                 shim_env={"LOG_FORMAT": "json", "LOG_LEVEL": "debug", "MOONRAKER_API_KEY": KEY, "API_KEY": OWN_KEY, "API_KEY_ENABLED": "false"}) as r:
         yield r
 
 
