@@ -155,9 +155,10 @@ static void respond_envelope(const struct asker *to, const char *id, const struc
     size_t n = 0;
     note(to, c, id, kp_faults_code(a->faults));
     if (!a->faults->count) {
-        char *envelope = a->partial || a->warning ? answer_warned(a->partial, command, id, a->data, a->n, a->warning, &n) : answer_success(command, id, a->data, a->n, &n);
-        if (envelope)
-            envelope[strcspn(envelope, "\n")] = 0; /* the line's end is HTTP's; inside JSON it is escaped */
+        char *envelope = a->partial || a->warning ? answer_warned(a->partial, command, id, a->data, a->n, a->warning, &n)
+                                                  : answer_success(command, id, a->data, a->n, &n);
+        if (envelope && n && envelope[n - 1] == '\n')
+            envelope[n - 1] = 0; /* the line's end is HTTP's */
         respond(to, "result", envelope);
         free(envelope);
         return;
@@ -199,8 +200,8 @@ static void on_done(void *user, const struct app_answer *answer)
         call_free(c); /* else run still holds it */
 }
 
-/* Runs a checked call; it is kept until its answer when that does not come at once. */
-static void run(const struct asker *from, const struct kp_call *checked, const json_t *parameters)
+/* Runs a checked call; it is kept until its answer when that does not come at once. body: its parameters; NULL: none. */
+static void run(const struct asker *from, const struct kp_call *checked, const json_t *body)
 {
     struct ws_rpc *r = from->rpc;
     struct ws_call *c = calloc(1, sizeof *c);
@@ -214,7 +215,7 @@ static void run(const struct asker *from, const struct kp_call *checked, const j
     r->calls = c;
     r->count++;
     answer_id(r->ids, c->command_id);
-    struct app_request *waits = app_execute_how(r->app, checked, &(struct app_how){ .body = parameters, .id = c->command_id }, on_done, c);
+    struct app_request *waits = app_execute_how(r->app, checked, &(struct app_how){ .body = body, .id = c->command_id }, on_done, c);
     if (waits)
         c->waits = waits;
     else
@@ -365,7 +366,7 @@ static void request(struct ws_rpc *r, struct batch *b, json_t *j)
 {
     const char *version = json_string_value(json_object_get(j, "jsonrpc")), *method = json_string_value(json_object_get(j, "method"));
     json_t *id = json_object_get(j, "id"), *params = json_object_get(j, "params");
-    struct asker from = { r, b, id };
+    struct asker from = { .rpc = r, .batch = b, .id = id };
     size_t i = 0;
     if (!version || strcmp(version, "2.0") || !method || !id_ok(id) || (params && !json_is_object(params) && !json_is_array(params))) {
         from.id = id && id_ok(id) ? id : json_null();

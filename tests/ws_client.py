@@ -104,9 +104,9 @@ class Client:
     def ask(self, method, params=None, timeout=60.0):
         return self.answer(self.send(method, params), timeout)
 
-    def execute(self, command, timeout=60.0, **parameters):
+    def execute(self, name, /, **parameters):
         """The envelope of a success."""
-        return self.ask("execute", {"command": command, "parameters": parameters}, timeout)
+        return self.ask("execute", {"command": name, "parameters": parameters})
 
     def subscribe(self, *kinds):
         """Subscribes and waits for the full state of each."""
@@ -164,6 +164,12 @@ class Raw:
             head += self.socket.recv(1)
         assert head.startswith(b"HTTP/1.1 101 ")
         self.code, self.bytes, self.count = None, 0, 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
 
     def send(self, method, params=None):
         self.count += 1
