@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+from random import Random
 
 import pytest
 import rig
@@ -494,6 +495,41 @@ def test_garbage_frames(machine, data):
         c.ws.socket.sendall(data)
         closed(c)
         assert other.ask("get_status")["status"] == "success"
+
+
+PIECES = ["{", "}", "[", "]", ",", ":", "null", "true", "-0", "1e999", "1e-5", '""', '"\\u0000"', '"\\ud800"', "\\", '"', "\x00", "ä", "9" * 40,
+          '"jsonrpc"', '"2.0"', '"id"', '"method"', '"params"', '"events"', '"command"', '"parameters"', '"position"', '"pin"']
+SEEDS = ['{"jsonrpc": "2.0", "id": 1, "method": "get_status"}',
+         '{"jsonrpc": "2.0", "id": "a", "method": "subscribe", "params": {"events": ["position", "safety", "queue"]}}',
+         '{"jsonrpc": "2.0", "id": null, "method": "unsubscribe", "params": {"events": ["position"]}}',
+         '{"jsonrpc": "2.0", "id": 2, "method": "execute", "params": {"command": "gpio_read", "parameters": {"pin": "light", "live": true}}}',
+         '[{"jsonrpc": "2.0", "id": 3, "method": "get_status"}, {"jsonrpc": "2.0", "method": "nix"}, 5]']
+
+
+def drawn(random):
+    """A message that is nearly right."""
+    text = random.choice(SEEDS)
+    for _ in range(random.choice([1, 1, 2, 5])):
+        at = random.randrange(len(text) + 1)
+        text = text[:at] + random.choice([*PIECES, random.choice(SEEDS)]) + text[at + random.choice([0, 0, 1, 5, 20]):]
+    return text
+
+
+def test_drawn_messages(machine):
+    """Messages nearly right, in pieces, on a session that is also subscribed: each gets a well-formed response or none, and nothing breaks."""
+    seed = Random().randrange(2**32)
+    random = Random(seed)
+    with nothing_reaches_klipper(machine), Client(machine) as c:
+        for i in range(20000 if rig.long_run() else 400):
+            text = drawn(random)
+            c.ws.send(text if random.random() < 0.7 else iter([text[:3], text[3:]]))
+            c.ws.send(json.dumps({"jsonrpc": "2.0", "id": f"end {i}", "method": "get_status"}))
+            while True:
+                answer = c.read()
+                if isinstance(answer, dict) and answer.get("id") == f"end {i}":
+                    break
+                for row in answer if isinstance(answer, list) else [answer]:
+                    assert row["jsonrpc"] == "2.0" and "id" in row and ("error" in row) != ("result" in row), (seed, i, text, row)
 
 
 # ---- many, and slow ------------------------------------------------------------------------------------------------------
