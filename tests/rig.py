@@ -211,6 +211,7 @@ class Rig:
     strict         a late command shuts the simulated MCU down
     extras         Klipper gets our extra: it runs from a tree of links in the rig's folder, with klipper_cfg/extras linked in, and
                    printer.cfg gets [klipperplace] where printer_extra does not name it
+    second_mcu     the text of a world: one more simulated MCU, [mcu second], with that world; sim_cmd(line, second=True) asks it
     websocket      the shim reaches Moonraker by WebSocket instead of its unix socket
     printer_extra, moonraker_extra, klipperplace_extra
                    configuration text: its options override those of the demo's file, its new sections are added
@@ -221,8 +222,8 @@ class Rig:
     shim_env       more environment for the shim
     """
 
-    def __init__(self, *, shim=True, strict=False, extras=False, websocket=False, printer_extra="", moonraker_extra="",
-                 klipperplace_extra="", world_extra="", sim_args=(), shim_env=None, component=False, configs=None):
+    def __init__(self, *, shim=True, strict=False, extras=False, second_mcu=None, websocket=False, printer_extra="",
+                 moonraker_extra="", klipperplace_extra="", world_extra="", sim_args=(), shim_env=None, component=False, configs=None):
         clean_stale()
         self.component = component
         if component:
@@ -244,6 +245,10 @@ class Rig:
         self.extras = extras
         if extras and "[klipperplace]" not in printer_extra:
             printer_extra += "\n[klipperplace]\n"
+        self.second_socket = self.dir / "sim2.sock"
+        if second_mcu is not None:
+            (self.dir / "world2.txt").write_text(second_mcu)
+            printer_extra += f"\n[mcu second]\nserial: {self.dir / 'mcu2'}\nrestart_method: command\n"
         configs = configs or {p.name: p for p in DEMO_CFG.iterdir() if p.suffix in (".cfg", ".conf")}
         self._write_configs(configs, websocket, printer_extra, moonraker_extra, klipperplace_extra, world_extra)
         self._make_parts(shim, ["--strict"] * strict + list(sim_args), shim_env or {})
@@ -276,6 +281,10 @@ class Rig:
         self.sim = Process(self.dir, "sim", [
             build_dir() / "tests" / "sim" / "kp-sim", "--pty", self.pty, "--control", self.sim_socket,
             "--world", self.dir / "world.txt", "--log", self.event_log, "--die-with-stdin", *sim_args], env=env, sanitized=True)
+        self.second = Process(self.dir, "sim2", [
+            build_dir() / "tests" / "sim" / "kp-sim", "--pty", self.dir / "mcu2", "--control", self.second_socket,
+            "--world", self.dir / "world2.txt", "--log", self.dir / "events2.jsonl", "--die-with-stdin", *sim_args], env=env,
+            sanitized=True) if (self.dir / "world2.txt").exists() else None
         self.klipper = Process(self.dir, "klipper", [
             *klippy, "-a", self.klippy_socket, "-l", logs / "klippy.log", "-I", self.dir / "console", config / "printer.cfg"],
             env=klippy_env)
@@ -317,7 +326,7 @@ class Rig:
     @property
     def parts(self):
         """The processes in the order of their start."""
-        return [p for p in (self.sim, self.klipper, self.moonraker, self.shim) if p]
+        return [p for p in (self.sim, self.second, self.klipper, self.moonraker, self.shim) if p]
 
     # -- start and stop
 
@@ -327,8 +336,8 @@ class Rig:
         try:
             for part in self.parts:
                 part.start()
-                if part is self.sim:
-                    self._wait(lambda: "ready" in self.sim.output(), 10, "the simulated machine")
+                if part in (self.sim, self.second):
+                    self._wait(lambda: "ready" in part.output(), 10, "the simulated machine")
             self.wait_ready(timeout)
         except BaseException as e:
             self.keep = True
@@ -405,11 +414,11 @@ class Rig:
 
     # -- clients
 
-    def sim_cmd(self, line, timeout=10.0):
+    def sim_cmd(self, line, timeout=10.0, second=False):
         """One command to the simulated machine; its answer as a dict. An error is raised."""
         with socket.socket(socket.AF_UNIX) as s:
             s.settimeout(timeout)
-            s.connect(str(self.sim_socket))
+            s.connect(str(self.second_socket if second else self.sim_socket))
             s.sendall(line.encode() + b"\n")
             buf = b""
             while not buf.endswith(b"\n"):

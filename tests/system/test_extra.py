@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Klipper extra on a strict microcontroller behind a line with delay and jitter: early starts, exact waits, and when Klipper's
+"""The Klipper extra on two strict microcontrollers behind lines with delay and jitter: early starts, exact waits, and when Klipper's
 own timing holds.
 
 Invariant: when something moved or switched is read from the simulated machine's record.
@@ -12,10 +12,23 @@ import rig
 from helpers import Later, wait_for
 
 LEAD_S = 0.100
+SECOND = "config - seed=1\n"  # a world without things: pins and steps are counted all the same
 SLOW_S = 0.240  # a start later than this is Klipper's own, which is 0.250 by a clock that the line makes uncertain by some ms
 EXTRA = """
 [klipperplace]
 lead: 0.100
+experimental: True
+[output_pin far]
+pin: second:PA0
+value: 0
+[manual_stepper far]
+step_pin: second:PB0
+dir_pin: second:PB1
+enable_pin: !second:PH0
+microsteps: 16
+rotation_distance: 40
+velocity: 100
+accel: 2000
 [virtual_sdcard]
 path: data/gcodes
 [input_shaper]
@@ -38,7 +51,7 @@ gcode:
 
 @pytest.fixture(scope="module")
 def machine():
-    with rig.Rig(shim=False, strict=True, extras=True, sim_args=("--wire-delay", "1000", "--wire-jitter", "3000"),
+    with rig.Rig(shim=False, strict=True, extras=True, second_mcu=SECOND, sim_args=("--wire-delay", "1000", "--wire-jitter", "3000"),
                  printer_extra=EXTRA, world_extra="adc spare pin=PE7 value=0.1") as r:
         yield r
 
@@ -89,8 +102,8 @@ def start_after(machine, script, stepper="x"):
 
 
 def unhurt(machine):
-    status = machine.sim_cmd("status")
-    return status["counts"]["late"] == 0 and not status["mcu"]["shutdown"]
+    both = [machine.sim_cmd("status", second=second) for second in (False, True)]
+    return all(status["counts"]["late"] == 0 and not status["mcu"]["shutdown"] for status in both)
 
 
 def test_just_started(machine):
@@ -184,10 +197,12 @@ def test_printing_a_file_is_klippers(fast):
 
 
 def test_many_stops(fast):
-    """Stops of every kind in a row: nothing late, no shutdown."""
-    for i in range(5000 if rig.long_run() else 20):
+    """Stops of every kind in a row, on both microcontrollers: nothing late, no shutdown."""
+    for i in range(1000 if rig.long_run() else 18):
         fast.gcode(f"G1 X{100 + i % 2} F30000\nM400\nSET_PIN PIN=valve1 VALUE={i % 2}\nM400\nG1 Z-{i % 3} F6000\nM400\n"
+                   f"MANUAL_STEPPER STEPPER=far MOVE={1 - i % 2}\nM400\nSET_PIN PIN=far VALUE={i % 2}\nM400\n"
                    f"MANUAL_STEPPER STEPPER=rotation1 MOVE={i % 2 * 10}\nM400\nG4 P1\nG1 Y{100 + i % 2}\nM400")
+    assert fast.sim_cmd("steps PB0", second=True)["total_steps"] >= 18 * 80 and fast.sim_cmd("pin PA0", second=True)["changes"] >= 17
     status = extra(fast)
     assert unhurt(fast) and not status["stopped"]
     print("smallest margin", status["margin_ms"])
@@ -307,10 +322,10 @@ def stall(machine, seconds, script):
 def test_stalls(fast):
     """Stalls of up to 0.6 of the lead: no shutdown. The first margin below half brings Klipper's own timing, which is told."""
     with rig.Pushes(fast.klippy_socket, "klipperplace_push") as pushes:
-        for i in range(8):
+        for i in range(4):
             stall(fast, LEAD_S * 0.25, f"SET_PIN PIN=valve1 VALUE={i % 2}\nG1 X{100 + i % 2} F30000\nM400")
         assert 50 < extra(fast)["margin_ms"] < 80 and extra(fast)["timing"] == "fast"
-        for i in range(400 if rig.long_run() else 30):
+        for i in range(400 if rig.long_run() else 15):
             stall(fast, LEAD_S * 0.6 * (i % 5 + 1) / 5, f"SET_PIN PIN=valve1 VALUE={i % 2}\nG1 X{100 + i % 2} F30000\nM400")
         status = extra(fast)
         assert unhurt(fast)
@@ -337,8 +352,9 @@ def test_nothing_is_left(machine):
     pid = machine.klipper.pid
     config = machine.data / "config" / "printer.cfg"
     text = config.read_text()
-    start, end = text.index("[klipperplace]"), text.index("[virtual_sdcard]")
-    config.write_text(text[:start] + text[end:text.index("[pnp_sensor vac]")])
+    start, end = text.index("[klipperplace]"), text.index("[output_pin far]")
+    sensor_at, macro = text.index("[pnp_sensor vac]"), text.index("[gcode_macro BUSY]")
+    config.write_text(text[:start] + text[end:sensor_at] + text[macro:])
     Later(machine.moonraker_call, "printer.firmware_restart")
     wait_for("the new Klipper", lambda: "klipperplace" not in machine.moonraker_call("printer.objects.list")["objects"], 20)
     machine.wait_klipper_ready(20)
@@ -352,3 +368,40 @@ def test_nothing_is_left(machine):
     with pytest.raises(rig.RpcError):
         machine.moonraker_call("printer.klipperplace.read", {"objects": {"toolhead": None}})
     assert "PNP_WAIT" not in machine.moonraker_call("printer.gcode.help")
+
+
+# ---- a Klipper that is not known ------------------------------------------------------------------------------------------------
+
+def changed_klipper(file, old, new, **options):
+    """A machine whose Klipper has one file changed; the rig's tree of links makes room for it."""
+    r = rig.Rig(shim=False, extras=True, **options)
+    path = r.dir / "host" / "klippy" / file
+    text = path.read_text()
+    assert old in text
+    path.unlink()
+    path.write_text(text.replace(old, new, 1))
+    return r
+
+
+def test_unknown_klipper():
+    """One word of a function that it relies on is another: early starts stay off, the rest works, one line says why."""
+    old = "self.print_time = min_print_time\n"
+    with changed_klipper("toolhead.py", old, "self.print_time = min_print_time + 0.\n") as machine:
+        parts = extra(machine)["parts"]
+        assert "ToolHead._calc_print_time is not known" in parts.pop("fast_start") and set(parts.values()) == {"on"}
+        assert sum("fast_start is off: " in line for line in machine.klippy_log().splitlines()) == 1
+        assert extra(machine)["timing"] == "klipper"
+        assert pin_after(machine, 1) >= SLOW_S
+        machine.gcode("G28 X\nG1 X50 F30000\nM400")
+        assert machine.sim_cmd("steps x")["queued"] == 0
+
+
+def test_switched_off_in_parts():
+    """Options, a second microcontroller, and constants that are not the known ones: each says why."""
+    with changed_klipper("toolhead.py", "BUFFER_TIME_START = 0.250", "BUFFER_TIME_START = 0.200",
+                         printer_extra="[klipperplace]\nexact_wait: False\npush: False\n") as machine:
+        parts = extra(machine)["parts"]
+        assert parts["exact_wait"] == parts["push"] == "off in printer.cfg" and parts["read"] == "on"
+        assert parts["fast_start"].endswith("toolhead.BUFFER_TIME_START is 0.2, not 0.25")
+    with rig.Rig(shim=False, extras=True, second_mcu=SECOND) as machine:
+        assert extra(machine)["parts"]["fast_start"] == "more than one microcontroller: not measured"
