@@ -43,6 +43,7 @@ struct sim {
     int pty, slave, signals; /* owned */
     bool linked, bound; /* link and socket are ours to remove */
     bool host_silent;
+    int64_t woke_ns; /* when the turn under way began to read */
 };
 
 static int64_t now_ns(void)
@@ -221,11 +222,11 @@ static bool wired(const struct sim *s)
     return s->opt.wire_delay_ns || s->opt.wire_jitter_ns;
 }
 
-static void pty_read(struct sim *s)
+/* came_ns: when what is read now came, at the earliest. now is a moment before the read. */
+static void pty_read(struct sim *s, int64_t came_ns, int64_t now)
 {
     uint8_t bytes[4096];
     ssize_t n = read(s->pty, bytes, sizeof bytes);
-    int64_t now = now_ns();
 
     if (n <= 0) return;
     if (now - s->mcu.heard_ns > 3000000000) {
@@ -234,15 +235,14 @@ static void pty_read(struct sim *s)
         wire_take(&s->out, s->out.bytes.n);
     }
     if (wired(s))
-        wire_put(&s->in, bytes, (size_t)n, now); /* lost when memory is out, as on a wire */
+        wire_put(&s->in, bytes, (size_t)n, came_ns); /* lost when memory is out, as on a wire */
     else
         mcu_input(&s->mcu, bytes, (size_t)n, now);
 }
 
 /* What has come to the microcontroller's end of the wire. */
-static void wire_read(struct sim *s)
+static void wire_read(struct sim *s, int64_t now)
 {
-    int64_t now = now_ns();
     size_t n = s->mcu.hang_until_ns ? 0 : wire_ready(&s->in, now);
 
     if (!n) return;
@@ -297,11 +297,12 @@ static void fill_polls(const struct sim *s, struct pollfd *fds, int64_t now)
     control_polls(&s->control, fds + POLL_CONTROL);
 }
 
-/* One turn; false to end. Input is read before what is due runs: see `ahead` in mcu.h. */
+/* One turn; false to end. Input is read before what is due runs: see `ahead` in mcu.h. Where this process was kept from running past its
+ * time, input counts as come at that time, and nothing runs past the moment before the read: our own lateness must not be the host's. */
 static bool turn(struct sim *s)
 {
     struct pollfd fds[POLL_COUNT];
-    int64_t began = now_ns(), other = control_timeouts(&s->control, began), wait = mcu_wait(&s->mcu, began);
+    int64_t began = now_ns(), other = control_timeouts(&s->control, began), wait = mcu_wait(&s->mcu, began), meant;
     struct timespec ts;
 
     pty_write(s);
@@ -315,9 +316,11 @@ static bool turn(struct sim *s)
     mcu_note_load(&s->mcu, now_ns() - began);
     if (ppoll(fds, POLL_COUNT, wait < 0 ? NULL : &ts, NULL) < 0 && errno != EINTR) return false;
     if (fds[POLL_SIGNAL].revents || (fds[POLL_STDIN].revents && stdin_ended())) return false;
-    if (fds[POLL_PTY].revents & POLLIN) pty_read(s);
-    wire_read(s);
     began = now_ns();
+    meant = wait < 0 || s->woke_ns + wait > began ? began : s->woke_ns + wait;
+    s->woke_ns = began;
+    if (fds[POLL_PTY].revents & POLLIN) pty_read(s, meant, began);
+    wire_read(s, began);
     mcu_run(&s->mcu, began);
     control_serve(&s->control, fds + POLL_CONTROL, CLIENTS_MAX + 1, began);
     return !s->control.quit;
@@ -335,6 +338,7 @@ int main(int argc, char **argv)
     s->opt = opt;
     rc = EXIT_START;
     if (sim_start(s)) {
+        s->woke_ns = now_ns();
         printf("ready\n");
         fflush(stdout);
         while (turn(s))
