@@ -60,6 +60,8 @@ static void item_answer(struct item *i, const struct app_answer *a)
         i->text = answer_error(name, i->id, a->faults, json_incref(a->details), &i->n);
     else
         i->text = a->warning ? answer_warned(false, name, i->id, a->data, a->n, a->warning, &i->n) : answer_success(name, i->id, a->data, a->n, &i->n);
+    if (i->text && i->text[i->n - 1] == '\n')
+        i->n--; /* an answer is a line; in here it is a part of one */
     i->ended = true;
     b->ended++;
     if (!a->faults->count)

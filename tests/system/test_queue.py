@@ -11,6 +11,7 @@ import time
 import pytest
 
 import rig
+from ws_client import Client, RpcFailed
 from helpers import (FAST, Later, X_STEP, axis, get, go, make_homed, make_ready, nothing_reaches_klipper, ok, pin, post, refused, scripts, fields, steps, still,
                      wait_for, BASE)
 
@@ -372,6 +373,29 @@ def test_a_client_that_leaves_ends_its_batch(homed):
     still(homed)
     assert axis(homed, "x") == pytest.approx(60, abs=X_STEP)
     assert targets(homed, since) == [60]
+
+
+# ---- by WebSocket ----------------------------------------------------------------------------------------------------------------
+
+def test_queue_and_batch_by_websocket(homed):
+    go(homed, x=10)
+    with Client(homed) as c:
+        c.subscribe("queue")
+        c.execute("pause")
+        c.until(lambda: c.state["queue"]["paused"] is True)
+        added = c.ask("execute", {"command": "queue_add", "parameters": move(20)})["data"]["queue_id"]
+        c.until(lambda: added in c.state["queue"].get("entries", {}))
+        with pytest.raises(RpcFailed) as e:
+            c.execute("queue_batch", commands=[move(20), move(999)])
+        assert fields(e.value.data) == {"commands[1].parameters.x": "POSITION_OUT_OF_BOUNDS"}
+        since = time.time()
+        c.execute("resume")
+        c.until(lambda: c.state["queue"]["entries"][added]["state"] == "done" and not c.state["queue"]["paused"])
+        assert targets(homed, since) == [20]
+        answer = c.execute("batch_execute", commands=[move(30), {"command": "get_position"}])
+        assert [r["status"] for r in answer["data"]["results"]] == ["success", "success"] and targets(homed, since) == [20, 30]
+        moved = c.execute("move", x=40, feedrate=FAST)
+        assert ok(get(homed, "queue/history?limit=1"))["entries"][0]["command_id"] == moved["command_id"]
 
 
 # ---- kill -9 ---------------------------------------------------------------------------------------------------------------------
