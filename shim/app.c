@@ -472,12 +472,17 @@ struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *m
 
 void app_free(struct app *a)
 {
+    struct app_request *r;
     if (!a)
         return;
     if (a->machine)
         kp_safety_listen(a->machine, NULL, NULL);
-    for (struct app_request *r = a->waiting; r; r = r->next)
+    for (r = a->waiting; r; r = r->next)
         r->done = NULL;
+    while ((r = app_request_waiting(a, FOR_BATCH))) {
+        batch_leave(r->batch);
+        app_request_free(r);
+    }
     monitor_free(a->monitor);
     queue_api_free(a->queue);
     stop_free(a->stop);

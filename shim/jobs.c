@@ -504,12 +504,18 @@ struct jobs *jobs_new(struct loop *l, struct app *a, struct kp_machine *m, struc
     return j;
 }
 
+void jobs_stop(struct jobs *j)
+{
+    if (j && j->request)
+        app_leave(j->request);
+    if (j)
+        j->request = NULL;
+}
+
 void jobs_free(struct jobs *j)
 {
     if (!j)
         return;
-    if (j->request)
-        app_leave(j->request);
     loop_timer_free(j->turn);
     kp_queue_free(j->queue);
     free(j);

@@ -320,6 +320,7 @@ void queue_api_free(struct queue_api *q)
 {
     if (!q)
         return;
+    jobs_stop(q->jobs);
     history_free(q->history); /* its callbacks still find jobs */
     jobs_free(q->jobs);
     free(q);

@@ -375,6 +375,27 @@ def test_a_client_that_leaves_ends_its_batch(homed):
     assert targets(homed, since) == [60]
 
 
+# ---- the end of the server ---------------------------------------------------------------------------------------------------------
+
+def test_a_server_that_is_stopped_leaves_everything_in_order(homed):
+    """SIGTERM with an entry and a batch under way; the sanitizers see that nothing is left over."""
+    go(homed, x=10)
+    running = add(homed, "move", x=110, feedrate=6000, wait=True)
+    wait_for("it moves", lambda: steps(homed)["moving"], 3)
+    ok(post(homed, "queue/batch", {"commands": [move(20)] * 20}))
+    Later(post, homed, "batch/execute", {"commands": [{"command": "get_position", "parameters": {"live": True}}, move(30)]})
+    Later(post, homed, "motion/move", {"x": 40, "feedrate": FAST})
+    time.sleep(0.1)
+    assert homed.shim.stop() == []
+    homed.shim.start()
+    homed.wait_shim_ready(10)
+    assert queue(homed)["queue_size"] == 20 and "interrupted" in queue(homed)["holds"]
+    entry = ended(homed)[running]
+    assert (entry["state"], entry["error_code"], entry["parameters"]["x"]) == ("interrupted", "OUTCOME_UNKNOWN", 110)
+    still(homed)
+    assert axis(homed, "x") == pytest.approx(110, abs=X_STEP), "what Klipper had accepted goes on"
+
+
 # ---- by WebSocket ----------------------------------------------------------------------------------------------------------------
 
 def test_queue_and_batch_by_websocket(homed):
