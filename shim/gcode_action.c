@@ -163,9 +163,21 @@ static void report_position(struct gcode_session *s)
     s->ok_said = true;
 }
 
+/* The barrier just before tells: nobody has moved the head since, as far as we know. */
+static bool place_holds(const struct gcode_session *s)
+{
+    double is[3];
+    if (s->work || !s->ready || s->up->now_ms(s->up->to) - s->happened_ms > FRESH_MS || !kp_machine_commanded(s->m, is))
+        return false;
+    for (int i = 0; i < 3; i++)
+        if (!(fabs(is[i] - s->klipper_at[i]) <= NEAR_MM))
+            return false;
+    return true;
+}
+
 static void ask_position(struct gcode_session *s)
 {
-    if (s->work || !s->ready || s->up->now_ms(s->up->to) - s->happened_ms > FRESH_MS)
+    if (!place_holds(s))
         gcode_barrier(s, FOR_POSITION);
     else
         report_position(s);

@@ -77,6 +77,13 @@ static void an_m114_long_after_asks_again(void **state)
     assert_int_equal(p.scripts, 2);
     work();
     assert_string_equal(replies(), "ok\n" AT("100.0000"));
+    send_text("M400\n");
+    port_answer(&p);
+    p.r.at[0] = 90;
+    kp_machine_moved(p.r.m, p.r.at, p.now_ms); /* by REST, meanwhile */
+    send_text("M114\n");
+    work();
+    assert_string_equal(replies(), "ok\n" AT("90.0000"));
 }
 
 static void klippers_place_counts(void **state)
