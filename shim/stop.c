@@ -22,6 +22,7 @@ struct stop {
     char *path;                     /* of Klipper's socket */
     enum kp_klippy klippy;          /* as the mirror last told */
     bool owed, asked;               /* asked: where that socket is */
+    bool untold;                    /* sent, and done has not come: Klipper may be seen stopped before the confirmation comes */
 };
 
 /* ---- Klipper's own socket ---- */
@@ -97,7 +98,8 @@ static void confirmed(struct stop *s, int way, const struct mr_reply *r)
     if (r->outcome != MR_OK) {
         log_line(LOG_ERROR, "stop", "unconfirmed by=%s outcome=%d message=\"%s\"", by[way], (int)r->outcome, r->message ? r->message : "");
         forget_the_dead(s);
-    } else if (s->owed) {
+    } else if (s->untold) {
+        s->untold = false;
         stop_forget(s);
         s->done(s->user, by[way]);
     }
@@ -125,7 +127,7 @@ static void on_second(void *user)
 void stop_send(struct stop *s)
 {
     bool first = mr_connected(s->moonraker);
-    s->owed = true;
+    s->owed = s->untold = true;
     if (!s->calls[0] && first)
         s->calls[0] = mr_urgent(s->moonraker, "printer.emergency_stop", NULL, stop_timeout_ms(s), on_moonraker, s);
     loop_timer_set(s->second, first ? STOP_SECOND_MS : 0);
