@@ -18,7 +18,7 @@ BUILD=build-install
 MOONRAKER=$HOME/moonraker ENV=$HOME/moonraker-env DATA=$HOME/printer_data
 UNITS=${KP_SYSTEMD_DIR:-/etc/systemd/system}   # the tests have one of their own
 UNIT=klipperplace.service   # named as the section [update_manager klipperplace]: it manages no other
-PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libmicrohttpd-dev libwebsockets-dev libjansson-dev python3-dev)
+PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libmicrohttpd-dev libwebsockets-dev libjansson-dev libsqlite3-dev python3-dev)
 BEGIN="# >>> KlipperPlace: scripts/install.sh wrote this and takes it back" END="# <<< KlipperPlace"
 NO_END="# no line end stood before these lines"
 what=install packages=yes build=yes service=yes restart=no
