@@ -289,6 +289,28 @@ def test_a_ramp_that_is_late_catches_up(machine):
     duty(machine, "PI5", 1)
 
 
+def test_a_ramp_that_nobody_waits_for(machine):
+    """The client's time passes, the ramp goes on to its end."""
+    ok(post(machine, "pwm/set", {"pin": "dimmer", "value": 0, "wait": True}))
+    body = refused(post(machine, "pwm/ramp", ramp("dimmer", 0, 1, 2, steps=10, timeout_s=1)), "TIMEOUT")
+    assert body["details"]["may_still_run"] is True
+    assert pin(machine, "PI5") < 1
+    duty(machine, "PI5", 1)
+
+
+def test_klipper_goes_in_a_ramp(machine):
+    later = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 20, steps=100))
+    wait_for("the ramp has begun", lambda: 0 < pin(machine, "PI5") < 1, 5)
+    machine.gcode("FIRMWARE_RESTART")
+    refused(later.answer(5), "KLIPPY_DISCONNECTED")
+    wait_for("Klipper is away", lambda: machine.get("/ready")[0] == 503, 5)
+    machine.wait_ready(20)
+    helpers.make_homed(machine)
+    before = seen(machine, "PI5")
+    ok(post(machine, "actuators/on", {"pin": "flap", "wait": True}))
+    assert seen(machine, "PI5") == before
+
+
 def test_a_stop_ends_ramps(machine):
     """The last test: what lies beside the lane is answered, and nothing more goes out."""
     later = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 20, steps=100))
