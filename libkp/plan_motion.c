@@ -26,23 +26,25 @@ static void move_targets(struct plan *p, bool relative, double target[3])
         PLAN_FAULT(p, KP_KLIPPY_DISCONNECTED, "relative", "Klipper has not told its position yet");
 }
 
-/* Refuses a move that crosses XY below travel height. One that may cross is told to stand at the Z that we know first: no motion when it does, and a
- * lift when somebody lowered the head since Klipper last told it. */
-static void move_interlock(struct plan *p, const double target[3])
+/* Refuses a move that crosses XY below travel height. One that names X or Y is told to stand at the Z that we know first: no motion when it does, and a lift
+ * when somebody lowered the head since Klipper last told it. Below travel height X and Y stand where they are named, else it crosses; they are not written
+ * then, so that it does not cross when somebody moved them. */
+static void move_interlock(struct plan *p, double target[3])
 {
     bool crosses = false;
     for (int i = 0; i < 2; i++)
         crosses |= !isnan(target[i]) && target[i] != plan_round(p->at[i]); /* true as well while the position is unknown */
-    if (!crosses || !kp_machine_limits(p->m)->travel_interlock)
+    if ((isnan(target[0]) && isnan(target[1])) || !kp_machine_limits(p->m)->travel_interlock)
         return;
     plan_band(p);
     double ends[2] = { plan_round(p->at[2]), isnan(target[2]) ? plan_round(p->at[2]) : target[2] };
-    for (int i = 0; i < 2; i++)
-        if (!plan_in_band(p, ends[i])) {
-            plan_interlock(p, "z", ends[i], "X and Y are crossed at travel height only");
-            return;
-        }
-    plan_go(p, NAN, NAN, p->at[2], xyz_names);
+    int low = plan_in_band(p, ends[0]) ? plan_in_band(p, ends[1]) ? -1 : 1 : 0;
+    if (low < 0)
+        plan_go(p, NAN, NAN, p->at[2], xyz_names);
+    else if (crosses)
+        plan_interlock(p, "z", ends[low], "X and Y are crossed at travel height only");
+    else
+        target[0] = target[1] = NAN;
 }
 
 /* Speed of an extra axis in its own unit per second: the request's where no kinematic axis takes it, else the axis's own. */
