@@ -212,6 +212,32 @@ def test_a_feeder_by_macro(machine):
     assert abs(helpers.axis(machine, "x") - 53.5) < 0.02
 
 
+def lowered_and_moved(machine):
+    """Somebody lowers the head at the console, and our move in X follows before Klipper's push tells. (status, events of x and z since)"""
+    helpers.go(machine, x=50, y=50, z=-20)
+    before = len(machine.events())
+    machine.gcode("G90\nG1 Z-28 F6000")
+    status = post(machine, "motion/move", {"x": 60, "feedrate": 6000, "wait": True})[0]
+    helpers.still(machine, ended=True)
+    return status, [e for e in machine.events()[before:] if e.get("stepper") in ("x", "z")]
+
+
+def test_the_head_is_lifted_before_it_crosses(machine):
+    """A move that was planned before the push lifts the head to where it counted on, then crosses; one planned after it is refused."""
+    crossed = 0
+    for _ in range(4):
+        status, events = lowered_and_moved(machine)
+        starts = [e["t"] for e in events if e["what"] == "motion_start" and e["stepper"] == "x"]
+        ends = [e["t"] for e in events if e["what"] == "motion_end" and e["stepper"] == "z"]
+        assert len(starts) == (status == 200) and status in (200, 409)
+        assert helpers.axis(machine, "z") == pytest.approx(-20 if starts else -28, abs=0.01)
+        if starts:
+            crossed += 1
+            assert starts[0] > ends[-1] - 0.01
+        ok(post(machine, "motion/move", {"z": -20, "wait": True}))
+    assert crossed
+
+
 def test_reads_that_need_no_name(machine):
     state = ok(get(machine, "printer/state"))
     assert state["state"] == "ready" and state["klippy_connected"] and not state["stale"]
