@@ -5,7 +5,9 @@
  *   rows                                 one line a command: name, plans, then parameters: name, type, required, min, max
  *   machine CFG | setting S O V | object O | word W | resolve | neutral | client CLAMP | sync
  *   status O F V | axis I POSITION HOMED | klippy READY | moonraker CONNECTED | latch | release | level L
+ *   fail LINES                           the next script fails behind so many of its lines
  *   call NAME ARG V ... | line TEXT      answers: "!CODE" a fault, ">TEXT" a line for Klipper, "[KIND" an action without text, "resync" */
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +24,7 @@ struct stream {
     struct kp_mappings *maps;
     struct kp_modal *g;
     double level;   /* what every sensor answers */
+    int fail;       /* lines that the next script has before it fails; -1: it does not */
     int64_t now_ms;
     char *word[WORDS_MAX];
     size_t words;
@@ -104,13 +107,39 @@ static void put_faults(const struct kp_faults *f)
         printf("!%s\n", kp_err_name(f->item[i].code));
 }
 
-static void put_script(const char *text)
+/* At most so many lines; gives how many there were. */
+static int put_lines(const char *text, int most)
 {
-    while (*text) {
+    int lines = 0;
+    for (; *text && lines < most; lines++) {
         int n = (int)strcspn(text, "\n");
         printf(">%.*s\n", n, text);
         text += n + (text[n] != 0);
     }
+    return lines;
+}
+
+static void put_script(const char *text)
+{
+    put_lines(text, INT_MAX);
+}
+
+/* Sends a script. False: it failed, and what the shim then sends has been sent. */
+static bool put_sent(struct stream *s, const char *text, bool line)
+{
+    int fail = s->fail;
+    s->fail = -1;
+    if (fail < 0) {
+        put_script(text);
+        return true;
+    }
+    if (put_lines(text, fail) > 0 && strncmp(text, "SAVE_GCODE_STATE ", 17) == 0) /* its own restore was never reached */
+        put_script(kp_script_restore());
+    const char *back = line ? kp_modal_put_back(s->g) : NULL;
+    if (back)
+        put_script(back);
+    printf("!%s\n", kp_err_name(KP_OUTCOME_UNKNOWN));
+    return false;
 }
 
 static void written(struct stream *s, const struct kp_pin_write *pins, size_t pin_count, const struct kp_axis_write *axes, size_t axis_count)
@@ -155,12 +184,16 @@ static void do_rows(void)
 
 static void run(struct stream *s, struct kp_seq *seq)
 {
+    struct kp_error broken = { .code = KP_EXECUTION_FAILED };
     struct kp_action a;
     size_t pins, axes;
     kp_seq_step(seq, KP_EV_START, 0, NULL, &a);
     while (a.kind != KP_ACT_DONE && a.kind != KP_ACT_FAIL) {
+        if (a.kind == KP_ACT_SCRIPT && !put_sent(s, a.text, false)) {
+            kp_seq_step(seq, KP_EV_ERROR, 0, &broken, &a);
+            break;
+        }
         if (a.kind == KP_ACT_SCRIPT) {
-            put_script(a.text);
             const struct kp_pin_write *pin = kp_seq_writes(seq, &pins);
             written(s, pin, pins, kp_seq_axis_writes(seq, &axes), axes);
         }
@@ -203,10 +236,12 @@ static void do_line(struct stream *s)
     if (rc != KP_OK)
         printf("!%s\n", kp_err_name(rc));
     while (kp_modal_next(s->g, &a)) {
-        if (a.text)
-            put_script(a.text);
-        else
+        if (!a.text)
             printf("[%s\n", kinds[a.kind]);
+        else if (!put_sent(s, a.text, true)) {
+            kp_modal_sync(s->g); /* drops what of the line is left */
+            return;
+        }
         written(s, a.writes, a.write_count, a.axes, a.axis_count);
         if (a.resync)
             printf("resync\n");
@@ -222,6 +257,7 @@ static void do_machine(struct stream *s)
     kp_modal_free(s->g);
     kp_mappings_free(s->maps);
     kp_machine_free(s->m);
+    s->fail = -1;
     f.count = f.dropped = 0;
     s->g = NULL;
     s->maps = kp_mappings_new();
@@ -296,6 +332,8 @@ static void obey(struct stream *s)
         do_client(s);
     else if (strcmp(what, "sync") == 0)
         kp_modal_sync(s->g);
+    else if (strcmp(what, "fail") == 0)
+        s->fail = atoi(word(s, 1));
     else if (strcmp(what, "neutral") == 0)
         do_neutral(s);
     else if (strcmp(what, "level") == 0)
@@ -306,7 +344,7 @@ static void obey(struct stream *s)
 
 int main(void)
 {
-    static struct stream s;
+    static struct stream s = { .fail = -1 };
     static char line[LINE_BYTES];
     while (fgets(line, sizeof line, stdin)) {
         split(&s, line);

@@ -101,7 +101,7 @@ class Klipper:
     absolute: bool = True
     factor: float = 1.0
     feed: float = 1500.0
-    accel: float = 0
+    accel: float | None = None  # None: as printer.cfg has it
     saved: dict = field(default_factory=dict)
     drag_homed: bool = False
     moves: int = 0
@@ -116,6 +116,10 @@ class Klipper:
             if found := re.fullmatch(pattern, line):
                 return act(self, **found.groupdict())
         raise Broken(f"no line of ours: {line!r}")
+
+    def shared(self):
+        """What belongs to everybody and must be as it was when a command has ended, done or failed."""
+        return self.absolute, self.factor, tuple(self.offset.values()), self.accel
 
     def need(self, good, what):
         if not good:
@@ -171,6 +175,7 @@ class Klipper:
     def acceleration(self, S):
         """A client's, or Klipper's own put back behind it."""
         self.need(0 < float(S) <= self.plan.accel_max + EPSILON or float(S) == self.plan.accel, f"acceleration {S}, at most {self.plan.accel_max}")
+        self.accel = None if float(S) == self.plan.accel else float(S)
 
     def stepper(self, name, move, speed):
         self.need(name in self.plan.STEPPERS, f"no stepper {name}")

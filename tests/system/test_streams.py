@@ -94,7 +94,7 @@ class Machine:
 
     def take(self, what, answers, by_line=False):
         """Executes what came of a request; gives whether it was accepted."""
-        before, self.model.by_line = self.model.moves, by_line
+        before, shared, self.model.by_line = self.model.moves, self.model.shared(), by_line
         for line in answers:
             if not line.startswith(">"):
                 continue
@@ -107,10 +107,13 @@ class Machine:
                 raise Broken(f"{what}: a client's text in {text!r}")
             self.model.run(text)
         SEEN["moves"] += self.model.moves - before
+        if self.model.shared() != shared:
+            raise Broken(f"{what}: G-code state, that is everybody's, was {shared} and is {self.model.shared()}")
         sent = any(line.startswith(">") for line in answers)
         if sent:
             self.tell(*([] if self.model.drag_homed else [("axis", "4", "0", "0")]))
             self.stream.ask([("sync",)])
+        SEEN["failed"] += answers.count("!OUTCOME_UNKNOWN")
         return sent or not any(line.startswith("!") for line in answers)
 
     # -- what a stream is made of
@@ -170,6 +173,10 @@ class Machine:
             self.tell()
             self.stream.ask([("sync",)])
 
+    def do_fail(self, lines):
+        """The next script of a command ends after so many of its lines."""
+        self.stream.ask([("fail", str(lines))])
+
     def do_level(self, level):
         self.stream.ask([("level", repr(level))])
 
@@ -195,7 +202,7 @@ ODD_WORDS = ["bt", "bf", "z", "o", "N1,2", f"l{EVIL}", "q1.5", "qnan", f"q{EVIL}
 # '#' is a number for X or Y or what takes any, '^' one for Z, '~' a client's text.
 CLASSIC = ["G1 X# Y#", "G1 X# Y# F1200", "G0 X# Y# Z^", "G1 Z^", "G1 Z5", "G1 Z0 F600", "G1 X#F#", "G1 A^", "G1 X# A#", "G1 C^", "G1 C1 X#", "G2 X# Y# I# J#", "G2 I3 J4",
            "G1 X40 Y40 G2 X50 Y50 I5 J5", "G3 X# Y# R#", "G17", "G18", "G3 X# Z^ I# K^", "G28", "G28 Z", "G28 X Y", "G28 A", "G90", "G91", "G91 G1 X^ G90", "G20", "G21", "G92 X#",
-           "G92 Z^ A#", "G92", "M204 S#", "M204 S800 G1 X# Y#", "G4 P#", "M400", "M114", "M105", "M42 P1 S#", "M42 P2 S#", "M800", "M801", "M802 S#", "M106 S#", "M107", "M104 S#",
+           "G92 Z^ A#", "G92", "M204 S#", "M204 S600", "M204 S800 G1 X# Y#", "M204 S500 G1 X# Y# G1 X# Y#", "G4 P#", "M400", "M114", "M105", "M42 P1 S#", "M42 P2 S#", "M800", "M801", "M802 S#", "M106 S#", "M107", "M104 S#",
            "M140 S#", "M84", "M18", "M17", "M900 X# F600", "G5 X#", "M3", "T1"]
 NAMED = ["SET_PIN PIN=valve1 VALUE=1", "SET_PIN PIN=laser VALUE=0.5", "SET_PIN PIN=laser VALUE=#", "SET_PIN PIN=~ VALUE=1", "SET_FAN_SPEED FAN=blower SPEED=#",
          "SET_HEATER_TEMPERATURE HEATER=plate TARGET=#", "SET_HEATER_TEMPERATURE HEATER=~ TARGET=20", "STEPPER_DISABLE STEPPER=stepper_x", "STEPPER_ENABLE", "OPENPNP_VACUUM_ON",
@@ -270,6 +277,8 @@ class Draw:
 
     def op(self):
         share = self.chance.random()
+        if self.often(0.04):
+            return "fail", self.chance.randrange(7)
         if share < 0.5:
             return self.call(self.move if share < 0.15 else self.chance.choice(self.calls))
         return self.line() if share < 0.83 else self.event() if share < 0.95 else self.call(self.chance.choice(self.reads))
