@@ -72,6 +72,17 @@ def test_own_page(machine):
     refused(post(machine, *WRITE, headers={"Origin": f"http://127.0.0.1:{machine.port + 1}"}), "PERMISSION_DENIED")
 
 
+@pytest.mark.parametrize("origin, status", [(LISTED, 101), (LISTED_TOO, 101), (FOREIGN, 403), ("null", 403), (None, 101)])
+def test_websockets_of_pages(machine, origin, status):
+    """The same judge stands before /ws/v1; and an open one is told by the metrics."""
+    headers = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    with socket.create_connection(("127.0.0.1", machine.port), timeout=10) as s:
+        s.sendall(http_text("GET", "/ws/v1", headers=[*headers, *([f"Origin: {origin}"] if origin else [])]))
+        assert int(s.recv(4096).split()[1]) == status
+        assert f'klipperplace_connections{{kind="websocket"}} {int(status == 101)}\n' in machine.get("/metrics")[1]
+    wait_for("closed", lambda: 'kind="websocket"} 0\n' in machine.get("/metrics")[1])
+
+
 def test_preflight_of_what_is_not_there(machine):
     refused(preflight(machine, "/api/v1/nothing", LISTED), "NOT_FOUND")
     answer = machine.request("OPTIONS", "/api/v1/gpio/write")
