@@ -12,6 +12,7 @@
 #include "json.h"
 #include "lane.h"
 
+#define GOT_MAX 1e300    /* what is larger could be beyond all doubles once its 15 digits are read again */
 #define ENVELOPE_MAX 192 /* bytes of an envelope without command and data */
 
 void answer_id(struct answer_pool *pool, char out[ANSWER_ID])
@@ -101,7 +102,7 @@ static json_t *fault_json(const struct kp_error *e)
     json_t *j = json_pack("{s:s,s:s}", "code", kp_err_name(e->code), "message", e->message);
     if (e->field[0])
         json_object_set_new(j, "field", json_string(e->field));
-    if (isfinite(e->got))
+    if (fabs(e->got) < GOT_MAX) /* also false for NaN */
         json_object_set_new(j, "got", json_real(e->got));
     if (isfinite(e->min))
         json_object_set_new(j, "min", json_real(e->min));

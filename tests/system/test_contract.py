@@ -4,6 +4,7 @@
 Invariant: a row without a test here, and a code that no test brought about, is a failure.
 """
 import contextlib
+import math
 import socket
 import time
 import uuid
@@ -315,6 +316,13 @@ def test_refusals(homed, command, body, code):
     assert answer["details"]["errors"][0]["code"] == code
     if code in ("EXECUTION_FAILED", "VACUUM_FAILED"):
         helpers.make_homed(homed.rig)
+
+
+@pytest.mark.parametrize("number", [1.7976931348623157e308, -1.7976931348623157e308, 5e-324, 0.1 + 0.2])
+def test_numbers_that_are_told_can_be_read(client, number):
+    """The largest double must not come back as one that is larger still."""
+    for fault in client.ask("pwm_ramp", {"pin": "lamp", "start_value": number, "end_value": -number, "duration": number, "timeout_s": number})[1]["details"]["errors"]:
+        assert all(math.isfinite(fault[k]) for k in ("got", "min", "max") if k in fault)
 
 
 def test_refusals_of_http(client):
