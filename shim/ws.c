@@ -28,7 +28,6 @@ _Static_assert(LWS_PRE <= EVENTS_ROOM, "libwebsockets writes a frame's head befo
 #define RX_BYTES 1024        /* libwebsockets keeps so many for each session */
 #define KEPT_BYTES 4096      /* a longer message's buffer is given back after it */
 #define SEND_BUFFER 65536    /* bytes asked of the kernel: what a client that does not read can hold back there */
-#define WRITES_A_TURN 16     /* so that one session does not hold the loop */
 #define SWEEP_MS 1000        /* between looks for stalled sessions */
 #define HEADER_MAX 256       /* bytes of a header that is looked at */
 
@@ -191,12 +190,13 @@ static int write_next(struct session *s)
     return -1;
 }
 
+/* One message a turn: with a hundred sessions a turn of several each would hold the loop. */
 static int on_writable(struct session *s)
 {
-    int wrote = 1;
+    int wrote = 0;
     if (s->over)
         return 0;
-    for (int i = 0; !s->code && wrote == 1 && i < WRITES_A_TURN && (!i || !lws_send_pipe_choked(s->wsi)); i++)
+    if (!s->code)
         wrote = write_next(s);
     if (s->code)
         return close_now(s);
