@@ -312,6 +312,12 @@ static void on_notice(void *user, const char *method, json_t *params)
             w->notice(w->user, method, params);
 }
 
+static void on_lane_waits(void *user, int64_t in_ms)
+{
+    struct app *a = user;
+    state_look(a->state, in_ms);
+}
+
 static void on_console(void *user, const char *line)
 {
     struct app *a = user;
@@ -463,6 +469,7 @@ struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *m
         (a->queue = queue_api_new(l, a, a->machine, a->lane, c, on_jobs, a)) && (a->monitor = monitor_new(l, a->machine, app_on_reaction, a))) {
         a->jobs = queue_api_jobs(a->queue), a->history = queue_api_history(a->queue);
         kp_safety_listen(a->machine, on_safety, a);
+        lane_on_wait(a->lane, on_lane_waits, a);
         metrics_room(metrics, fill_metrics, a);
         return a;
     }

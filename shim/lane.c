@@ -12,6 +12,8 @@
 
 #define FOREIGN_MM 0.001 /* a toolhead further than this from where we left it was moved by somebody else */
 #define NO_STATE "Unknown g-code state" /* Klipper's answer to a restore of what this Klipper never saved */
+#define ASK_MS 1         /* what is asked this much later covers what was answered now */
+#define ASK_AGAIN_MS 20  /* a written pin has not been seen yet */
 #define CONFIRM_MS 5000  /* deadline of the question after a script that waited */
 
 static void advance(struct lane *n);
@@ -99,6 +101,13 @@ static void send_script(struct lane *n, const char *text, enum wait wait, mr_don
 
 static void step(struct lane *n, enum kp_event ev, double value, const struct kp_error *e);
 
+static void wait_for_push(struct lane *n, enum wait wait, int64_t in_ms)
+{
+    n->wait = wait;
+    if (n->waits)
+        n->waits(n->waits_user, in_ms);
+}
+
 static void away(struct lane *n);
 
 /* A shutdown ends M400 early and Klipper answers ok to it (tried), so "done" is believed only of a Klipper that is still ready afterwards. */
@@ -151,8 +160,8 @@ static void step(struct lane *n, enum kp_event ev, double value, const struct kp
         snprintf(j->step, sizeof j->step, "%s", n->action.step);
     switch (n->action.kind) {
     case KP_ACT_SCRIPT: send_script(n, n->action.text, SCRIPT, on_script); return;
-    case KP_ACT_SAMPLE: n->wait = SAMPLE; return;
-    case KP_ACT_SETTLE: n->wait = SETTLE; return;
+    case KP_ACT_SAMPLE: wait_for_push(n, SAMPLE, kp_machine_sensor(n->machine, (size_t)n->action.sensor)->report_ms); return;
+    case KP_ACT_SETTLE: wait_for_push(n, SETTLE, ASK_MS); return;
     case KP_ACT_DELAY: put_aside(n); return;
     case KP_ACT_DONE: lane_job_end(n, &(struct kp_faults){ .count = 0 }); return;
     case KP_ACT_FAIL: job_fail(n, &n->action.error); return;
@@ -241,7 +250,7 @@ static void on_neutral(void *user, const struct mr_reply *r)
     struct lane *n = user;
     struct kp_error e;
     if (lane_script_answered(n, r, &e))
-        n->wait = NEUTRAL_PUSH;
+        wait_for_push(n, NEUTRAL_PUSH, ASK_MS);
     else
         job_fail(n, &e);
 }
@@ -262,7 +271,7 @@ static void neutral_pushed(struct lane *n)
 static void make_neutral(struct lane *n)
 {
     if (!covered(n) || !kp_machine_commanded(n->machine, n->neutral_at) || !kp_script_neutral(n->machine, n->neutral_text)) {
-        n->wait = PLAN_PUSH;
+        wait_for_push(n, PLAN_PUSH, ASK_MS);
         return;
     }
     send_script(n, n->neutral_text, NEUTRAL, on_neutral);
@@ -299,7 +308,7 @@ static void advance(struct lane *n)
     if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK)
         lane_job_end(n, &f);
     else if (kp_call_needs_position(n->machine, &j->call) && !placed(n, &j->call))
-        n->wait = PLAN_PUSH;
+        wait_for_push(n, PLAN_PUSH, ASK_MS);
     else if ((n->restore_owed || n->neutral_owed) && !plans(n, &f))
         lane_job_end(n, &f); /* what is refused sends nothing, not even a script of ours */
     else if (n->restore_owed)
@@ -346,6 +355,11 @@ static void on_turn(void *user)
 }
 
 /* ---- for app ---- */
+
+void lane_on_wait(struct lane *n, lane_waits *waits, void *user)
+{
+    n->waits = waits, n->waits_user = user;
+}
 
 struct lane *lane_new(struct loop *l, struct mr *mr, struct kp_machine *m)
 {
@@ -493,8 +507,10 @@ void lane_pushed(struct lane *n)
     switch (n->wait) {
     case SAMPLE: sample(n); break;
     case SETTLE:
-        if (!covered(n) || !writes_seen(n))
+        if (!covered(n) || !writes_seen(n)) {
+            wait_for_push(n, SETTLE, ASK_AGAIN_MS);
             break;
+        }
         if (foreign_move(n, &e))
             step(n, KP_EV_ERROR, 0, &e);
         else

@@ -29,6 +29,9 @@ typedef void lane_done(void *user, const struct lane_outcome *o);
 
 /* Gives a lane. Borrows all three, which must outlive it. */
 struct lane *lane_new(struct loop *l, struct mr *mr, struct kp_machine *m);
+/* Told when the lane waits for Klipper's next word, which is of use in_ms from now: whoever can ask sooner than the next push may. Optional. */
+typedef void lane_waits(void *user, int64_t in_ms);
+void lane_on_wait(struct lane *n, lane_waits *waits, void *user);
 /* Jobs that are left get no callback. */
 void lane_free(struct lane *n);
 

@@ -47,6 +47,8 @@ struct lane {
     char neutral_text[KP_SCRIPT_MAX];
     struct kp_action action;
     int64_t action_ms;
+    lane_waits *waits;           /* NULL: nobody asks sooner */
+    void *waits_user;
 };
 
 /* Sends a script; done is told of its answer. False: out of memory, nothing was sent. */

@@ -24,6 +24,9 @@ struct state {
     struct state_events ev;
     void *user;
     struct loop_timer *poll;
+    struct loop_timer *look; /* when everything is to be asked through the extra */
+    bool looking;          /* that question is under way */
+    double looked_at;      /* Klipper's time of its last answer: a push from before it is older */
     uint64_t asked;        /* the question of the reading under way; 0: none */
     double wall;           /* s since the epoch of the last push */
     bool subscribed;       /* everything has been read; pushes come */
@@ -135,6 +138,18 @@ static void on_subscribed(void *user, const struct mr_reply *r)
     poll_later(s);
 }
 
+/* Every object that is watched, as a question. */
+static json_t *watched(const struct state *s)
+{
+    json_t *objects = json_object();
+    const char *name;
+    for (size_t i = 0; (name = kp_machine_watch(s->machine, i)); i++)
+        json_object_set_new(objects, name, json_null());
+    if (extra_there(s->extra))
+        json_object_set_new(objects, EXTRA_OBJECT, json_null());
+    return json_pack("{s:o}", "objects", objects);
+}
+
 static void on_settings(void *user, const struct mr_reply *r)
 {
     struct state *s = user;
@@ -156,12 +171,7 @@ static void on_settings(void *user, const struct mr_reply *r)
     kp_machine_resolve(s->machine, &faults);
     for (size_t i = 0; i < faults.count; i++)
         log_line(LOG_WARNING, "state", "config field=%s message=\"%s\"", faults.item[i].field, faults.item[i].message);
-    json_t *objects = json_object();
-    for (size_t i = 0; (name = kp_machine_watch(s->machine, i)); i++)
-        json_object_set_new(objects, name, json_null());
-    if (extra_there(s->extra))
-        json_object_set_new(objects, EXTRA_OBJECT, json_null());
-    ask(s, "printer.objects.subscribe", json_pack("{s:o}", "objects", objects), on_subscribed);
+    ask(s, "printer.objects.subscribe", watched(s), on_subscribed);
 }
 
 static void on_objects(void *user, const struct mr_reply *r)
@@ -213,6 +223,7 @@ static void on_server(void *user, const struct mr_reply *r)
 static void read_all(struct state *s)
 {
     s->subscribed = false;
+    s->looked_at = 0;
     loop_timer_cancel(s->poll);
     if (kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY)
         set_klippy(s, KP_KLIPPY_STARTUP, "its state is being read again");
@@ -232,6 +243,35 @@ static void on_poll(void *user)
         read_all(s);
     else
         poll_later(s);
+}
+
+/* ---- everything now, by the extra ---- */
+
+static void on_looked(void *user, const struct mr_reply *r)
+{
+    struct state *s = user;
+    s->looking = false;
+    if (r->outcome == MR_ERROR)
+        extra_read_failed(s->extra, r->message);
+    if (r->outcome != MR_OK || !s->subscribed)
+        return;
+    s->looked_at = json_number_value(json_object_get(r->result, "eventtime"));
+    feed_push(s, json_object_get(r->result, "status"));
+}
+
+static void on_look(void *user)
+{
+    struct state *s = user;
+    if (s->looking)
+        loop_timer_set(s->look, 1);
+    else if (s->subscribed && extra_reads(s->extra))
+        s->looking = mr_call(s->mr, EXTRA_READ, watched(s), CALL_MS, on_looked, s) != 0;
+}
+
+void state_look(struct state *s, int64_t in_ms)
+{
+    if (s->subscribed && extra_reads(s->extra))
+        loop_timer_set(s->look, in_ms);
 }
 
 static void on_identified(void *user, const struct mr_reply *r)
@@ -271,7 +311,7 @@ static void on_notify(void *user, const char *method, json_t *params)
 {
     struct state *s = user;
     if (!strcmp(method, "notify_status_update")) {
-        if (s->subscribed)
+        if (s->subscribed && json_number_value(json_array_get(params, 1)) >= s->looked_at)
             feed_push(s, json_array_get(params, 0));
     } else if (!strcmp(method, EXTRA_PUSH)) {
         if (s->subscribed) { /* some inputs only: it makes nothing else fresh */
@@ -305,8 +345,9 @@ struct state *state_new(struct loop *l, struct kp_machine *m, const struct mr_co
         return NULL;
     s->loop = l, s->machine = m, s->ev = *ev, s->user = user;
     s->poll = loop_timer_new(l, on_poll, s);
+    s->look = loop_timer_new(l, on_look, s);
     s->extra = extra_new();
-    s->mr = s->poll && s->extra ? mr_new(l, cfg, &up, s) : NULL;
+    s->mr = s->poll && s->look && s->extra ? mr_new(l, cfg, &up, s) : NULL;
     if (!s->mr) {
         state_free(s);
         return NULL;
@@ -321,6 +362,7 @@ void state_free(struct state *s)
     mr_free(s->mr);
     extra_free(s->extra);
     loop_timer_free(s->poll);
+    loop_timer_free(s->look);
     free(s);
 }
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import rig
-from helpers import Later, get, ok, wait_for
+from helpers import Later, get, ok, post, wait_for
 
 TICK_S = 0.25  # of Klipper's status
 
@@ -63,10 +63,26 @@ def test_inputs_at_once(machine):
     assert sum(t < TICK_S / 2 for t in took) >= 8, took
 
 
-def test_margin_is_told(machine):
-    """A stall of Klipper that eats most of the lead while it works on a script: told by the status and by the log."""
+def test_commands_do_not_wait_for_a_tick(machine):
+    """A move with wait and a written pin end with what is asked, not with the next push: ten of each in less than the ticks alone would take."""
     machine.gcode("G28\nM400")
     wait_for("early starts", lambda: extra(machine)["timing"] == "fast", 15)
+    ok(post(machine, "motion/move", {"x": 100, "y": 100, "feedrate": 12000, "wait": True}))
+    took = []
+    for i in range(10):
+        began = time.monotonic()
+        data = ok(post(machine, "motion/move", {"x": 100.5 - 0.5 * (i % 2), "feedrate": 12000, "wait": True}))
+        took.append(time.monotonic() - began)
+        assert data["completed"] and data["position"]["x"] == 100.5 - 0.5 * (i % 2)
+        steps = machine.sim_cmd("steps x")
+        assert not steps["queued"] and steps["last_step_s"] > began
+        ok(post(machine, "gpio/write", {"pin": "valve1", "value": 1 - i % 2, "wait": True}))
+        assert machine.sim_cmd("pin PD2")["value"] == 1 - i % 2
+    assert sorted(took)[4] < 2 * 0.100 + 0.05, took
+
+
+def test_margin_is_told(machine):
+    """A stall of Klipper that eats most of the lead while it works on a script: told by the status and by the log."""
     for i in range(10):  # one is enough; a busy machine may come too late to stop it in time
         with rig.Pushes(machine.klippy_socket) as console:
             text = f"SET_PIN PIN=valve1 VALUE={1 - i % 2}\nRESPOND MSG=now\nBUSY\nM400"

@@ -10,7 +10,7 @@ from . import known
 
 READ = "klipperplace/read"
 METHOD = "klipperplace_push"  # the shim registers it at Moonraker
-MANY = 64  # objects in one question
+MANY = 512  # objects in one question
 
 
 class Reader:
