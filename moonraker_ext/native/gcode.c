@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define FAULTS_MAX 1000 /* faults told of one text */
 
@@ -13,6 +14,17 @@ static PyObject *word_value(const struct kp_gcode_line *line, const struct kp_gc
     if (!isnan(w->value))
         return PyFloat_FromDouble(w->value);
     return s.n ? PyUnicode_DecodeUTF8(s.p, (Py_ssize_t)s.n, "replace") : Py_NewRef(Py_None);
+}
+
+/* "G1" also for "g1". */
+static PyObject *command_name(const struct kp_gcode_command *c, struct kp_str name)
+{
+    char text[KP_NAME_MAX];
+    if (!c->letter || name.n >= sizeof text)
+        return PyUnicode_FromStringAndSize(name.p, (Py_ssize_t)name.n);
+    memcpy(text, name.p, name.n);
+    text[0] = c->letter;
+    return PyUnicode_FromStringAndSize(text, (Py_ssize_t)name.n);
 }
 
 static PyObject *command(const struct kp_gcode_line *line, const struct kp_gcode_command *c)
@@ -28,7 +40,7 @@ static PyObject *command(const struct kp_gcode_line *line, const struct kp_gcode
         Py_XDECREF(key);
         Py_XDECREF(value);
     }
-    PyObject *n = ok ? PyUnicode_FromStringAndSize(name.p, (Py_ssize_t)name.n) : NULL;
+    PyObject *n = ok ? command_name(c, name) : NULL;
     if (n)
         both = PyTuple_Pack(2, n, words);
     Py_XDECREF(n);
@@ -67,23 +79,27 @@ static void note(struct checked *r, uint64_t line, const struct kp_gcode_fault *
         r->faults[r->count++] = (struct found){ line, *fault };
 }
 
-static void check(struct kp_str text, struct checked *r)
+static void check_line(struct kp_str text, uint64_t number, struct checked *r)
 {
-    static const char end[] = "\n";
-    struct kp_gcode_reader reader = { .lines = 0 };
     struct kp_gcode_line line;
     struct kp_gcode_fault fault;
-    struct kp_str last = { end, 1 }, *in = &text;
-    for (;;) {
-        enum kp_gcode_event ev = kp_gcode_feed(&reader, in, &line, &fault);
-        if (ev == KP_GCODE_MORE && in == &last)
-            return;
-        if (ev == KP_GCODE_MORE)
-            in = &last;
-        else if (ev == KP_GCODE_LINE)
-            r->lines += line.command_count > 0;
-        else if (ev == KP_GCODE_BAD)
-            note(r, reader.lines, &fault);
+    if (kp_gcode_parse(text, &line, &fault) != KP_OK)
+        note(r, number, &fault);
+    else
+        r->lines += line.command_count > 0;
+}
+
+/* The whole text is here, so lines are cut where they end and need no copy. Ends are LF, CR or CRLF, as kp_gcode_feed has them. */
+static void check(struct kp_str text, struct checked *r)
+{
+    const char *p = text.p, *end = text.p + text.n;
+    for (uint64_t number = 1; p < end; number++) {
+        const char *lf = memchr(p, '\n', (size_t)(end - p)), *stop = lf ? lf : end;
+        const char *cr = memchr(p, '\r', (size_t)(stop - p));
+        if (cr)
+            stop = cr;
+        check_line((struct kp_str){ p, (size_t)(stop - p) }, number, r);
+        p = stop + (cr && cr + 1 == lf ? 2 : 1);
     }
 }
 

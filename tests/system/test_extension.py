@@ -89,6 +89,7 @@ def refused(kp, code, f, *args):
 def parses_lines(kp):
     assert kp.parse("G1 X10.5 y-.5F3000 ; a comment") == [("G1", {"X": 10.5, "Y": -0.5, "F": 3000.0})]
     assert kp.parse("SET_PIN PIN=valve1 VALUE=1") == [("SET_PIN", {"PIN": "valve1", "VALUE": 1.0})]
+    assert kp.parse("g1x1m400") == [("G1", {"X": 1.0}), ("M400", {})]
     assert kp.parse("G28 X") == [("G28", {"X": None})]
     assert kp.parse("(nothing)") == []
     e = refused(kp, "INVALID_REQUEST", kp.parse, "G1 X-")
@@ -112,6 +113,8 @@ def checks_whole_texts(kp):
     assert all(isinstance(f[1], int) and f[2].isupper() and f[3] for f in faults)
     assert len(kp.check_lines("G1 X-\n" * 5000)[1]) == 1000
     assert kp.check_lines("") == (0, [])
+    assert kp.check_lines("G1 X1\r\rG1 X-\r\nG1 X2\n\rG1 X-\r") == (2, [(3, 4, "INVALID_REQUEST", "X takes one plain number"), (6, 4, "INVALID_REQUEST", "X takes one plain number")])
+    assert kp.check_lines("G1 X1" + " " * 300 + "\nG1 X1")[1][0][0] == 1 and kp.check_lines("G1 X1\0")[1]
     for line in ("G1 X1", "G1 X-", "T1", "G1 X1 X2", "FOO=", "a b", "G", "M112"):  # the same verdict as of one line
         count, faults = kp.check_lines(line)
         assert bool(faults) == (not accepted(kp, line)), line
