@@ -158,7 +158,7 @@ static void respond_envelope(const struct asker *to, const char *id, const struc
         char *envelope = a->partial || a->warning ? answer_warned(a->partial, command, id, a->data, a->n, a->warning, &n)
                                                   : answer_success(command, id, a->data, a->n, &n);
         if (envelope && n && envelope[n - 1] == '\n')
-            envelope[n - 1] = 0; /* the line's end is HTTP's */
+            envelope[n - 1] = 0; /* the line's end is HTTP's; those inside a batch's answer stay */
         respond(to, "result", envelope);
         free(envelope);
         return;
