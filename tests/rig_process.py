@@ -17,7 +17,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 KEPT_S = 24 * 3600  # folders of dead runs are removed when they are this old
 LIBC = ctypes.CDLL(None, use_errno=True)
 # What AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer print.
-REPORT = re.compile(r"ERROR: (Address|Leak|Thread)Sanitizer|runtime error:|Sanitizer:DEADLYSIGNAL")
+REPORT = re.compile(r"(ERROR|WARNING): (Address|Leak|Thread)Sanitizer|runtime error:|Sanitizer:DEADLYSIGNAL")
 
 
 class RigError(Exception):
