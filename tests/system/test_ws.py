@@ -636,6 +636,19 @@ def test_flood_is_dropped(machine, opened):
         assert c.ask("get_status")["status"] == "success"
 
 
+@pytest.mark.skipif(not rig.long_run(), reason="45 s of silence")
+def test_dead_peers_are_closed(machine, opened):
+    """A peer that answers no ping is gone; one that does, and says nothing else, stays."""
+    dead = opened.enter_context(Raw(machine))
+    alive = opened.enter_context(Client(machine, ping_interval=None, max_queue=None))
+    dead.socket.settimeout(60)
+    began = time.monotonic()
+    with contextlib.suppress(IndexError, ValueError, OSError):  # the end of the stream, with or without a close frame
+        dead.messages()
+    assert 30 < time.monotonic() - began < 60
+    assert alive.ask("get_status")["status"] == "success"
+
+
 def test_server_end(machine, opened):
     """SIGTERM: every session is told 1001. Runs last: the shim is another one then."""
     clients = [opened.enter_context(Client(machine)) for _ in range(5)]
