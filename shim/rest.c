@@ -103,10 +103,12 @@ static void set_cors(const struct call *c, const struct reply *r, struct http_he
     }
 }
 
+/* Who asks for /ready again and again is told there: nothing of it is news for the log. */
 static void note(const struct call *c, enum kp_err code, int status)
 {
     int64_t us = now_us() - c->began_us;
-    enum log_level level = status >= 500 ? LOG_WARNING : status >= 400 && c->command && c->command->method != KP_GET ? LOG_INFO : LOG_DEBUG;
+    bool plain = c->command && c->command->flags & KP_PLAIN;
+    enum log_level level = plain ? LOG_DEBUG : status >= 500 ? LOG_WARNING : status >= 400 && c->command && c->command->method != KP_GET ? LOG_INFO : LOG_DEBUG;
     app_count(c->rest->app, c->command, code);
     metrics_took(c->rest->metrics, c->command, us);
     if (log_wants(level))

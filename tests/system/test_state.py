@@ -178,7 +178,7 @@ def test_two_shims_on_one_machine(homed):
     second = rig.Process(homed.dir, "second", [rig.build_dir() / "shim" / "klipperplaced", "--config", homed.dir / "second.cfg"])
     port = rig.free_port({homed.port, homed.moonraker_port})
     text = (homed.data / "config" / "klipperplace.cfg").read_text()
-    (homed.dir / "second.cfg").write_text(rig.cfg_merge(text, {"api": {"port": port}}))
+    (homed.dir / "second.cfg").write_text(rig.cfg_merge(text, {"api": {"port": port}, "gcode_port": {"enabled": "false"}}))
     second.start()
     try:
         other = type("Other", (), {"port": port, "request": rig.Rig.request, "get": rig.Rig.get, "post": rig.Rig.post})()
