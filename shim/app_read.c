@@ -15,6 +15,7 @@
 #include "state.h"
 #include "stop.h"
 
+#define LOOK_AGAIN_MS 20 /* a written pin has not been seen yet */
 #define READ_MS 5000   /* how long a read waits for Klipper */
 
 /* Away, or never told: a read without a value has nothing to answer with. */
@@ -159,6 +160,10 @@ struct app_request *app_read_begin(struct app *a, const struct kp_call *call, ap
         app_read_reply(a, call, done, user);
         return NULL;
     }
+    if (live && state_extra(a->state) && pin_dirty(a, call)) { /* asked at once, Klipper would still tell the old value */
+        live = false;
+        state_look(a->state, LOOK_AGAIN_MS);
+    }
     struct app_request *r = app_request_new(a, call, done, user, live ? FOR_KLIPPER : FOR_PIN, live ? 2 * READ_MS : READ_MS);
     if (r && live)
         metrics_read(a->metrics, METRICS_ASKED), state_refresh(a->state, live_object(a, call), READ_MS, on_refreshed, r);
@@ -170,8 +175,12 @@ void app_reads_that_waited(struct app *a, bool all)
     struct app_request *next;
     for (struct app_request *r = a->waiting; r; r = next) {
         next = r->next;
-        if (r->waits != FOR_PIN || (!all && pin_dirty(a, &r->call)))
+        if (r->waits != FOR_PIN)
             continue;
+        if (!all && pin_dirty(a, &r->call)) {
+            state_look(a->state, LOOK_AGAIN_MS);
+            continue;
+        }
         app_read_reply(a, &r->call, r->done, r->user);
         app_request_free(r);
     }

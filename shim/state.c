@@ -27,6 +27,7 @@ struct state {
     struct loop_timer *look; /* when everything is to be asked through the extra */
     bool looking;          /* that question is under way */
     double looked_at;      /* Klipper's time of its last answer: a push from before it is older */
+    json_t *read_at;       /* owned; the same of single objects that were read since the last push, {object: time} */
     uint64_t asked;        /* the question of the reading under way; 0: none */
     double wall;           /* s since the epoch of the last push */
     bool subscribed;       /* everything has been read; pushes come */
@@ -224,6 +225,7 @@ static void read_all(struct state *s)
 {
     s->subscribed = false;
     s->looked_at = 0;
+    json_object_clear(s->read_at);
     loop_timer_cancel(s->poll);
     if (kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY)
         set_klippy(s, KP_KLIPPY_STARTUP, "its state is being read again");
@@ -307,12 +309,26 @@ static void on_down(void *user, const char *why)
     s->ev.changed(s->user);
 }
 
+/* A push of Klipper's tick. It may have been made before an answer that overtook it at Moonraker: what that told is newer. */
+static void ticked(struct state *s, json_t *params)
+{
+    const char *object;
+    json_t *status = json_array_get(params, 0), *read_at;
+    double made_at = json_number_value(json_array_get(params, 1));
+    if (!s->subscribed || made_at < s->looked_at)
+        return;
+    json_object_foreach(s->read_at, object, read_at)
+        if (made_at < json_number_value(read_at))
+            json_object_del(status, object);
+    json_object_clear(s->read_at);
+    feed_push(s, status);
+}
+
 static void on_notify(void *user, const char *method, json_t *params)
 {
     struct state *s = user;
     if (!strcmp(method, "notify_status_update")) {
-        if (s->subscribed && json_number_value(json_array_get(params, 1)) >= s->looked_at)
-            feed_push(s, json_array_get(params, 0));
+        ticked(s, params);
     } else if (!strcmp(method, EXTRA_PUSH)) {
         if (s->subscribed) { /* some inputs only: it makes nothing else fresh */
             feed_status(s, json_object_get(params, "status"));
@@ -347,7 +363,8 @@ struct state *state_new(struct loop *l, struct kp_machine *m, const struct mr_co
     s->poll = loop_timer_new(l, on_poll, s);
     s->look = loop_timer_new(l, on_look, s);
     s->extra = extra_new();
-    s->mr = s->poll && s->look && s->extra ? mr_new(l, cfg, &up, s) : NULL;
+    s->read_at = json_object();
+    s->mr = s->poll && s->look && s->extra && s->read_at ? mr_new(l, cfg, &up, s) : NULL;
     if (!s->mr) {
         state_free(s);
         return NULL;
@@ -361,6 +378,7 @@ void state_free(struct state *s)
         return;
     mr_free(s->mr);
     extra_free(s->extra);
+    json_decref(s->read_at);
     loop_timer_free(s->poll);
     loop_timer_free(s->look);
     free(s);
@@ -403,8 +421,10 @@ struct refresh { struct state *s; state_done *done; void *user; int64_t timeout_
 static void on_refreshed(void *user, const struct mr_reply *r)
 {
     struct refresh *q = user;
-    if (r->outcome == MR_OK)
+    if (r->outcome == MR_OK) {
+        json_object_set(q->s->read_at, q->object, json_object_get(r->result, "eventtime"));
         feed_status(q->s, json_object_get(r->result, "status"));
+    }
     q->done(q->user, r->outcome == MR_OK);
     free(q);
 }
