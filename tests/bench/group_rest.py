@@ -162,17 +162,20 @@ class Bench:
         port = rig.free_port({self.rig.port, self.rig.moonraker_port})
         file = self.rig.dir / "answer.http"
         file.write_bytes(answer)
-        program = rig.build_dir() / "tests" / "bench" / "kp-bare-mhd"
-        bare = Process(self.rig.dir, f"bare-{port}", [program, port, file])
-        bare.start()
+        return port, self._start_beside(f"bare-{port}", "kp-bare-mhd", port, file)
+
+    def _start_beside(self, name, program, *args):
+        """A program of ours to measure beside; it says when it is ready."""
+        process = Process(self.rig.dir, name, [rig.build_dir() / "tests" / "bench" / program, *args])
+        process.start()
         deadline = time.monotonic() + 5
-        while "ready" not in bare.output():
-            if not bare.alive or time.monotonic() > deadline:
-                text = bare.output()
-                bare.stop()
-                raise NotMeasured(f"the bare daemon does not serve: {text}")
+        while "ready" not in process.output():
+            if not process.alive or time.monotonic() > deadline:
+                text = process.output()
+                process.stop()
+                raise NotMeasured(f"{program} does not serve: {text}")
             time.sleep(0.02)
-        return port, bare
+        return process
 
     def _rounds(self, path, connections, bare_port, bare_pid):
         """Rounds of both in turn: our loads, the bare daemon's, and the processor time of an answer of each, us."""
@@ -255,35 +258,48 @@ class Bench:
         for i in range(8):
             place = i // 2 % 2
             gcode = command(machine, "motion/move", self._single_move(place))["gcode"]
-            self.scripts[place, tuple(gcode[1:])] = proxy.scripts[-1]
+            self.scripts[place, added_to(gcode)] = proxy.scripts[-1]
             time.sleep(GAP_S)
 
     def single_moves(self):
-        """Three sides in turn, each move to the other of two places, each from rest: ours, what we send as one script of somebody
-        else, and its G1 alone. Requests are made before and answers are looked into after the time is taken."""
+        """Four sides in turn, each move to the other of two places, each from rest: ours, what we send as one script of somebody else, that by a relay that
+        only passes bytes on, and its G1 alone. Requests are made before and answers are looked into after the time is taken."""
         if not self.scripts:
             raise NotMeasured("the shim's scripts are not known")
-        bodies = [self._single_move(place) for place in (0, 1)]
-        times, place, numbers, added = {"ours": [], "same": [], "alone": []}, 0, itertools.count(1000), ()
-        with Http(self.rig.port) as client, Rpc(self.rig.moonraker_socket) as moonraker:
-            for _ in range(self.times.pairs):
-                for side in random.sample(list(times), len(times)):  # what a move finds depends on the one before it
-                    place, number = 1 - place, next(numbers)
-                    if side == "ours":
-                        times[side].append(taken := timed(client.ask, post("/api/v1/motion/move", bodies[place])))
-                        added = tuple(data_of("motion/move", taken.result[0], body_of(taken.result[1]))["gcode"][1:])
-                    else:
-                        script = self.scripts.get((place, added)) if side == "same" else f"G1 X{bodies[place]['x']:g} F6000"
-                        if not script:
-                            raise NotMeasured(f"the shim's script with {added} is not known")
-                        times[side].append(timed(moonraker.ask, call("printer.gcode.script", {"script": script}, number), number))
-                    time.sleep(GAP_S + random.uniform(0, GAP_MORE_S))
-        us, them, g1 = (median(t.seconds for t in times[side]) * 1000 for side in ("ours", "same", "alone"))
+        path = self.rig.dir / "relay.sock"
+        relay = self._start_beside("relay", "kp-relay", path, self.rig.moonraker_socket)
+        try:
+            with Http(self.rig.port) as client, Rpc(self.rig.moonraker_socket) as moonraker, Rpc(path) as relayed:
+                times = self._time_moves(client, {"same": moonraker, "relay": relayed, "alone": moonraker})
+        finally:
+            relay.stop()
+        us, them, between, g1 = (median(times[side]) * 1000 for side in ("ours", "same", "relay", "alone"))
         self.report.line(f"a move accepted, medians of {self.times.pairs}: {us:.3f} ms through the shim; on Moonraker's unix socket {them:.3f} ms for the "
                          f"shim's script, {g1:.3f} ms for its G1 alone")
+        self.report.line(f"the shim's script through a relay that only passes bytes on: {between:.3f} ms, {between / them:.2f} of that on the socket itself; the "
+                         f"shim over the relay: {us / between:.2f}")
         for script in self.scripts.values():
             self.report.line(f"script: {script!r}")
         self.report.figure("rest.move_vs_moonraker", us / them)
+
+    def _time_moves(self, client, sockets):
+        """Seconds of each move by side."""
+        bodies = [self._single_move(place) for place in (0, 1)]
+        times, place, numbers, added = {side: [] for side in ("ours", *sockets)}, 0, itertools.count(1000), ()
+        for _ in range(self.times.pairs):
+            for side in random.sample(list(times), len(times)):  # what a move finds depends on the one before it
+                place, number = 1 - place, next(numbers)
+                if side == "ours":
+                    taken = timed(client.ask, post("/api/v1/motion/move", bodies[place]))
+                    added = added_to(data_of("motion/move", taken.result[0], body_of(taken.result[1]))["gcode"])
+                else:
+                    script = f"G1 X{bodies[place]['x']:g} F6000" if side == "alone" else self.scripts.get((place, added))
+                    if not script:
+                        raise NotMeasured(f"the shim's script with {added} is not known")
+                    taken = timed(sockets[side].ask, call("printer.gcode.script", {"script": script}, number), number)
+                times[side].append(taken.seconds)
+                time.sleep(GAP_S + random.uniform(0, GAP_MORE_S))
+        return times
 
     # -- memory
 
@@ -319,6 +335,11 @@ def timed(function, *args):
     began = time.perf_counter()
     result = function(*args)
     return Timed(result, time.perf_counter() - began)
+
+
+def added_to(gcode):
+    """What the shim adds to a move of its own accord, by the lines that its answer names."""
+    return tuple(line for line in gcode if not line.startswith("G1"))
 
 
 def command(machine, path, body):
