@@ -149,11 +149,13 @@ static void test_moves(void **state)
         { "x", 0, NAN, "G1 X0 F1500", KP_OK }, { "x", -0.0, NAN, "G1 X0 F1500", KP_OK }, { "x", 300, NAN, "G1 X300 F1500", KP_OK },
         { "x", 300.0000004, NAN, "G1 X300 F1500", KP_OK }, { "x", -0.0000004, NAN, "G1 X0 F1500", KP_OK },
         { "x", 300.000001, NAN, "", KP_POSITION_OUT_OF_BOUNDS }, { "x", -0.000001, NAN, "", KP_POSITION_OUT_OF_BOUNDS },
-        { "z", -32, NAN, "G1 Z-32 F1500", KP_OK }, { "z", -32.000001, NAN, "", KP_POSITION_OUT_OF_BOUNDS }, { "z", 32.000001, NAN, "", KP_POSITION_OUT_OF_BOUNDS },
+        { "z", -32, NAN, "G1 Z-32 F1500", KP_OK }, { "z", -32.000001, NAN, "", KP_POSITION_OUT_OF_BOUNDS },
+        { "z", 32.000001, NAN, "", KP_POSITION_OUT_OF_BOUNDS },
         { "x", 1e308, NAN, "", KP_POSITION_OUT_OF_BOUNDS }, { "x", NAN, NAN, "", KP_INVALID_PARAMETER }, { "x", INFINITY, NAN, "", KP_INVALID_PARAMETER },
         { "x", 5e-324, NAN, "G1 X0 F1500", KP_OK },
         { "x", 1, 1, "G1 X1 F1", KP_OK }, { "x", 1, 30000, "G1 X1 F30000", KP_OK }, { "x", 1, 0.9999999999, "", KP_FEEDRATE_OUT_OF_BOUNDS },
-        { "x", 1, 30000.000001, "", KP_FEEDRATE_OUT_OF_BOUNDS }, { "x", 1, -0.0, "", KP_FEEDRATE_OUT_OF_BOUNDS }, { "x", 1, INFINITY, "", KP_INVALID_PARAMETER },
+        { "x", 1, 30000.000001, "", KP_FEEDRATE_OUT_OF_BOUNDS }, { "x", 1, -0.0, "", KP_FEEDRATE_OUT_OF_BOUNDS },
+        { "x", 1, INFINITY, "", KP_INVALID_PARAMETER },
         { "c", 5, NAN, "MANUAL_STEPPER STEPPER=drag MOVE=5 SPEED=10 SYNC=0", KP_OK }, { "c", 5.000001, NAN, "", KP_POSITION_OUT_OF_BOUNDS },
         { "a", -0.0, NAN, "MANUAL_STEPPER STEPPER=rotation1 MOVE=0 SPEED=360 ACCEL=3600 SYNC=0", KP_OK }, { "a", 1e308, NAN, "", KP_POSITION_OUT_OF_BOUNDS },
         { "a", NAN, NAN, "", KP_INVALID_PARAMETER },
@@ -257,12 +259,15 @@ static void test_lines(void **state)
         { "G1 XNAN", KP_INVALID_REQUEST, "" }, { "G1 XINF", KP_INVALID_REQUEST, "" }, { "G1 X1E308", KP_INVALID_PARAMETER, "" },
         { "G1 X1 F" NINES, KP_FEEDRATE_OUT_OF_BOUNDS, "" }, { "G1 X1 F0", KP_FEEDRATE_OUT_OF_BOUNDS, "" }, { "G1 X1 F-0", KP_FEEDRATE_OUT_OF_BOUNDS, "" },
         { "G1 X1 F0." ZEROS "1", KP_FEEDRATE_OUT_OF_BOUNDS, "" },
-        { "G4 P" NINES, KP_INVALID_PARAMETER, "" }, { "G4 P-0", KP_OK, "" }, { "M204 S" NINES, KP_INVALID_PARAMETER, "" }, { "M204 S-0", KP_INVALID_PARAMETER, "" },
+        { "G4 P" NINES, KP_INVALID_PARAMETER, "" }, { "G4 P-0", KP_OK, "" }, { "M204 S" NINES, KP_INVALID_PARAMETER, "" },
+        { "M204 S-0", KP_INVALID_PARAMETER, "" },
         { "G2 X10 Y10 I" NINES " J" NINES, KP_INVALID_PARAMETER, "" }, { "G2 X10 Y10 R" NINES, KP_INVALID_PARAMETER, "" },
         { "M106 S" NINES, KP_FAN_SPEED_OUT_OF_BOUNDS, "" }, { "M104 S" NINES, KP_TEMPERATURE_OUT_OF_BOUNDS, "" }, { "M104 S-0", KP_OK, "M104 S0" },
-        { "G" NINES, KP_INVALID_REQUEST, "" }, { "N" NINES " G1 X1", KP_INVALID_REQUEST, "" }, { "M" NINES, KP_INVALID_REQUEST, "" }, { "T" NINES, KP_INVALID_REQUEST, "" },
+        { "G" NINES, KP_INVALID_REQUEST, "" }, { "N" NINES " G1 X1", KP_INVALID_REQUEST, "" }, { "M" NINES, KP_INVALID_REQUEST, "" },
+        { "T" NINES, KP_INVALID_REQUEST, "" },
         { "G92 X" NINES, KP_INVALID_PARAMETER, "" }, { "SET_PIN PIN=pump1 VALUE=" NINES, KP_PWM_OUT_OF_BOUNDS, "" },
-        { "SET_PIN PIN=pump1 VALUE=nan", KP_INVALID_PARAMETER, "" }, { "SET_PIN PIN=pump1 VALUE=1e0", KP_INVALID_PARAMETER, "" }, { "SET_PIN PIN=pump1 VALUE=-0", KP_OK, "SET_PIN PIN=pump1 VALUE=0" },
+        { "SET_PIN PIN=pump1 VALUE=nan", KP_INVALID_PARAMETER, "" }, { "SET_PIN PIN=pump1 VALUE=1e0", KP_INVALID_PARAMETER, "" },
+        { "SET_PIN PIN=pump1 VALUE=-0", KP_OK, "SET_PIN PIN=pump1 VALUE=0" },
     };
     (void)state;
     size_t bad = 0;
@@ -291,7 +296,8 @@ static void test_lines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_commands), cmocka_unit_test(test_moves), cmocka_unit_test(test_told), cmocka_unit_test(test_options), cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_commands), cmocka_unit_test(test_moves), cmocka_unit_test(test_told), cmocka_unit_test(test_options),
+        cmocka_unit_test(test_lines),
     };
     return cmocka_run_group_tests_name("limits", tests, NULL, NULL);
 }

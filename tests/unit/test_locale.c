@@ -47,7 +47,8 @@ static void of_config(struct shown *s)
     static struct kp_faults f;
     struct kp_config *c = kp_config_new();
     f.count = 0;
-    kp_config_parse(c, "k.cfg", kp_str_of("[safety]\nmax_x_position: 250.5\nmax_velocity: 1,5\nmax_pwm_value: .25\n[nozzle N1]\ndwell: 1.5.\nsafe_z: -0.125\n"), &f);
+    kp_config_parse(c, "k.cfg", kp_str_of("[safety]\nmax_x_position: 250.5\nmax_velocity: 1,5\nmax_pwm_value: .25\n"
+        "[nozzle N1]\ndwell: 1.5.\nsafe_z: -0.125\n"), &f);
     for (size_t i = 0; i < f.count; i++)
         show(s, "%s %s\n", f.item[i].field, f.item[i].message);
     static const char *const options[] = { "max_x_position", "max_velocity", "max_pwm_value" };
@@ -81,7 +82,8 @@ static void of_plan(struct shown *s, const struct kp_machine *m, const char *x, 
 static void of_gcode(struct shown *s)
 {
     static const char *const lines[] = {
-        "G1 X10.25 Y.5 F1200.5", "G1 X1,5", "G20 G1 X1.5", "G21 M204 S1500.5", "G4 P1.5", "M42 P2 S127", "SET_PIN PIN=pump1 VALUE=0.5", "SET_PIN PIN=pump1 VALUE=0,5",
+        "G1 X10.25 Y.5 F1200.5", "G1 X1,5", "G20 G1 X1.5", "G21 M204 S1500.5", "G4 P1.5", "M42 P2 S127", "SET_PIN PIN=pump1 VALUE=0.5",
+        "SET_PIN PIN=pump1 VALUE=0,5",
         "G1 X400.125", "M105", "G92 X0.125", "M114", "G2 X20.5 Y10.5 I2.5 J.5", "M106 S12.5",
     };
     struct gcode_rig r;
