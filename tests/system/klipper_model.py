@@ -65,8 +65,8 @@ class Plan:
                 "[axis A]\nstepper: manual_stepper rotation1\nvelocity: 360\nacceleration: 3600\nrotary: true\n"
                 "[axis C]\nstepper: manual_stepper drag\nvelocity: 10\n"
                 "[sensor vacuum1]\nobject: temperature_sensor vacuum1\ntype: vacuum\n"
-                "[nozzle N1]\nz_direction: 1\nrotation_axis: A\npump: pump1\nvalve: valve1\nsensor: vacuum1\npart_on: -40\npart_off: -20\ndwell: 0.15\nsafe_z: -5\n"
-                "travel_height: 0\npick_height: -9\nplace_height: -8.4\n"
+                "[nozzle N1]\nz_direction: 1\nrotation_axis: A\npump: pump1\nvalve: valve1\nsensor: vacuum1\npart_on: -40\npart_off: -20\ndwell: 0.15\n"
+                "safe_z: -5\ntravel_height: 0\npick_height: -9\nplace_height: -8.4\n"
                 "[nozzle N2]\nz_direction: -1\noffset_x: 20\noffset_y: -1.5\npump: pump2\nvalve: valve2\nblow_off: blow\nblow_off_time: 0.05\nsafe_z: 5\n"
                 "pick_height: 9\nplace_height: 8.4\n"
                 "[feeder feeder1]\nstepper: manual_stepper feeder1\nfeedrate: 1200\naccel: 500\n"
@@ -80,7 +80,8 @@ class Plan:
         rows = [("printer", "kinematics", "cartesian"), ("printer", "max_velocity", self.velocity), ("printer", "max_accel", self.accel)]
         for axis, endstop in zip(AXES, ("^PC0", "^PC1", "^PC2")):
             low, high = {"X": (0, self.x_max), "Y": (0, self.y_max), "Z": (-self.z_max, self.z_max)}[axis]
-            rows += [(f"stepper_{axis.lower()}", "endstop_pin", endstop), (f"stepper_{axis.lower()}", "position_min", low), (f"stepper_{axis.lower()}", "position_max", high)]
+            section = f"stepper_{axis.lower()}"
+            rows += [(section, "endstop_pin", endstop), (section, "position_min", low), (section, "position_max", high)]
         rows += [(f"output_pin {name}", "pin", f"PB{i}") for i, name in enumerate(self.PINS) if name != "laser"]
         rows += [("output_pin pump1", "pwm", 1), ("pwm_tool laser", "pin", "PB9"), ("pwm_tool laser", "scale", 255), ("gcode_button start", "pin", "PG0"),
                  ("manual_stepper rotation1", "velocity", 100), ("manual_stepper drag", "position_min", -5), ("manual_stepper drag", "position_max", 5),
@@ -143,7 +144,8 @@ class Klipper:
         self.need(0 < self.feed * self.factor <= self.plan.feed_max + EPSILON, f"feedrate {self.feed} times {self.factor}, at most {self.plan.feed_max}")
         if self.plan.interlock and any(abs(target[axis] - self.at[axis]) > ROUNDED for axis in "XY"):
             low, high = self.plan.BAND
-            self.need(all(low - EPSILON <= z <= high + EPSILON for z in (self.at["Z"], target["Z"])), f"X or Y from Z {self.at['Z']} to {target['Z']}, band {low} {high}")
+            self.need(all(low - EPSILON <= z <= high + EPSILON for z in (self.at["Z"], target["Z"])),
+                      f"X or Y from Z {self.at['Z']} to {target['Z']}, band {low} {high}")
         self.at = target
         self.moves += 1
 
@@ -229,7 +231,8 @@ LINES = [
     (r"SET_GCODE_OFFSET" + "".join(rf"(?: {c}=(?P<{c}>0))?" for c in AXES), Klipper.set_offset),
     (r"G92" + words_of(AXES), Klipper.set_place),
     (rf"M204 S(?P<S>{NUMBER})", Klipper.acceleration),
-    (rf"MANUAL_STEPPER STEPPER=(?P<name>\w+)(?: ENABLE=[01])?(?: SET_POSITION=0)?(?: MOVE=(?P<move>{NUMBER}))?(?: SPEED=(?P<speed>{NUMBER}))?(?: ACCEL={NUMBER})?(?: SYNC=[01])?",
+    (rf"MANUAL_STEPPER STEPPER=(?P<name>\w+)(?: ENABLE=[01])?(?: SET_POSITION=0)?"
+     rf"(?: MOVE=(?P<move>{NUMBER}))?(?: SPEED=(?P<speed>{NUMBER}))?(?: ACCEL={NUMBER})?(?: SYNC=[01])?",
      Klipper.stepper),
     (r"M18|M84", Klipper.motors_off),
     (r"SET_STEPPER_ENABLE STEPPER=(?P<name>\w+) ENABLE=(?P<on>[01])", Klipper.motor),

@@ -105,7 +105,7 @@ ALLOWED = set("""acos atan2 ceil cos fabs floor fmax fmin fmod hypot lround roun
 
 @pytest.mark.smoke
 def test_asks_nobody():
-    """No I/O, clock, environment, locale or threads: the library takes nothing but memory, bytes and mathematics from outside, and keeps nothing between calls."""
+    """No I/O, clock, environment, locale or threads: the library takes only memory, bytes and mathematics from outside, and keeps nothing between calls."""
     library = rig.build_dir() / "libkp" / "libkp.so"
     taken = {line.split()[-1].split("@")[0] for line in output("nm", "-D", "--undefined-only", library).splitlines()}
     assert not [name for name in taken - ALLOWED if not re.match(r"__(asan|ubsan|sanitizer)_|__gcov_", name)]

@@ -67,8 +67,10 @@ class Machine:
         self.latched, self.klippy, self.moonraker, self.printing = False, True, True, False
         self.model.drag_homed = drag_homed
         rows = plan.settings()
-        stream.ask([("machine", plan.config())] + [("word", word) for word in plan.WORDS] + [("setting", section, option, value_of(value)) for section, option, value in rows]
-                   + [("object", section) for section in dict.fromkeys(section for section, _, _ in rows)] + [("resolve",), ("moonraker", "1"), ("klippy", "1")])
+        sections = dict.fromkeys(section for section, _, _ in rows)
+        stream.ask([("machine", plan.config())] + [("word", word) for word in plan.WORDS]
+                   + [("setting", section, option, value_of(value)) for section, option, value in rows] + [("object", section) for section in sections]
+                   + [("resolve",), ("moonraker", "1"), ("klippy", "1")])
         self.tell(("axis", "3", "0", "1"), ("axis", "4", "0", "1" if drag_homed else "0"))
         self.ready()
 
@@ -188,25 +190,31 @@ def value_of(v):
 # ---- what is drawn ---------------------------------------------------------------------------------------------------------
 # Hypothesis draws the streams, as numbers, and shortens the one that fails; what a number stands for is drawn from it here, so that enough is accepted.
 
-EDGES = [0, -0.0, 0.5, 1, -1, 5, -5, 5.000001, -5.000001, 90, 120, 120.000001, 200, 300, 300.0000001, 300.000001, 1e-7, 255, 255.5, 1500, 30000, 30000.1, 1e6, 1e9,
-         9007199254740993.0, 1e16, 1e308, -1e308, 5e-324, float("nan"), float("inf"), float("-inf")]
+EDGES = [0, -0.0, 0.5, 1, -1, 5, -5, 5.000001, -5.000001, 90, 120, 120.000001, 200, 300, 300.0000001, 300.000001, 1e-7, 255, 255.5, 1500, 30000, 30000.1,
+         1e6, 1e9, 9007199254740993.0, 1e16, 1e308, -1e308, 5e-324, float("nan"), float("inf"), float("-inf")]
 NAMES = ["N1", "N2", "valve1", "pump1", "light", "lamp", "laser", "start", "!PB3", "PB4", "vacuum1", "feeder1", "blower", "fan", "x", "output_pin valve2"]
-EVILS = [EVIL, f"valve1\n{EVIL}", f"N1;{EVIL}", f"{EVIL} X999", f"x\rG1 X{EVIL}", f"..{EVIL}", f"light VALUE=1\nM112 {EVIL}", EVIL * 40, f"\u00e4{EVIL}\u202e", f"'{EVIL}",
-         f"{{{EVIL}}}", f"%n{EVIL}", f"{EVIL}=1"]
-OF_TYPE = {"axes": ["lx", "lz", "lx,y,z", "l", "la", "lc", "qz,a", f"l{EVIL}"], "nozzle": ["sN1", "sN2", "sN1", f"s{EVIL}"], "feeder": ["sfeeder1", "sfeeder1", f"s{EVIL}"],
+EVILS = [EVIL, f"valve1\n{EVIL}", f"N1;{EVIL}", f"{EVIL} X999", f"x\rG1 X{EVIL}", f"..{EVIL}", f"light VALUE=1\nM112 {EVIL}", EVIL * 40,
+         f"\u00e4{EVIL}\u202e", f"'{EVIL}", f"{{{EVIL}}}", f"%n{EVIL}", f"{EVIL}=1"]
+OF_TYPE = {"axes": ["lx", "lz", "lx,y,z", "l", "la", "lc", "qz,a", f"l{EVIL}"], "nozzle": ["sN1", "sN2", "sN1", f"s{EVIL}"],
+           "feeder": ["sfeeder1", "sfeeder1", f"s{EVIL}"],
            "sensor": ["svacuum1", "svacuum1", f"s{EVIL}"], "bool": ["bt", "bf"], "pwm": ["slaser", "spump1", f"s{EVIL}"],
            "fan": ["sfan", "sblower", "sblower", f"s{EVIL}"]}
 FEEDS = [1, 60, 600, 1200, 3000, 6000, 6000.1, 9000, 30000, 30000.1]
 ODD_WORDS = ["bt", "bf", "z", "o", "N1,2", f"l{EVIL}", "q1.5", "qnan", f"q{EVIL}", f"s{EVIL}", "n-1"]
 
 # '#' is a number for X or Y or what takes any, '^' one for Z, '~' a client's text.
-CLASSIC = ["G1 X# Y#", "G1 X# Y# F1200", "G0 X# Y# Z^", "G1 Z^", "G1 Z5", "G1 Z0 F600", "G1 X#F#", "G1 A^", "G1 X# A#", "G1 C^", "G1 C1 X#", "G2 X# Y# I# J#", "G2 I3 J4",
-           "G1 X40 Y40 G2 X50 Y50 I5 J5", "G3 X# Y# R#", "G17", "G18", "G3 X# Z^ I# K^", "G28", "G28 Z", "G28 X Y", "G28 A", "G90", "G91", "G91 G1 X^ G90", "G20", "G21", "G92 X#",
-           "G92 Z^ A#", "G92", "M204 S#", "M204 S600", "M204 S800 G1 X# Y#", "M204 S500 G1 X# Y# G1 X# Y#", "G4 P#", "M400", "M114", "M105", "M42 P1 S#", "M42 P2 S#", "M800", "M801", "M802 S#", "M106 S#", "M107", "M104 S#",
-           "M140 S#", "M84", "M18", "M17", "M900 X# F600", "G5 X#", "M3", "T1"]
-NAMED = ["SET_PIN PIN=valve1 VALUE=1", "SET_PIN PIN=laser VALUE=0.5", "SET_PIN PIN=laser VALUE=#", "SET_PIN PIN=~ VALUE=1", "SET_FAN_SPEED FAN=blower SPEED=#",
-         "SET_HEATER_TEMPERATURE HEATER=plate TARGET=#", "SET_HEATER_TEMPERATURE HEATER=~ TARGET=20", "STEPPER_DISABLE STEPPER=stepper_x", "STEPPER_ENABLE", "OPENPNP_VACUUM_ON",
-         "OPENPNP_ACTUATE_ON PIN=~", "BLOW POWER=0.5", "BLOW POWER=~", "QUERY_ENDSTOPS", "~", "MANUAL_STEPPER STEPPER=drag MOVE=^", "G1 X~"]
+CLASSIC = [
+    "G1 X# Y#", "G1 X# Y# F1200", "G0 X# Y# Z^", "G1 Z^", "G1 Z5", "G1 Z0 F600", "G1 X#F#", "G1 A^", "G1 X# A#", "G1 C^", "G1 C1 X#", "G5 X#",
+    "G2 X# Y# I# J#", "G2 I3 J4", "G1 X40 Y40 G2 X50 Y50 I5 J5", "G3 X# Y# R#", "G17", "G18", "G3 X# Z^ I# K^",
+    "G28", "G28 Z", "G28 X Y", "G28 A", "G90", "G91", "G91 G1 X^ G90", "G20", "G21", "G92 X#", "G92 Z^ A#", "G92",
+    "M204 S#", "M204 S600", "M204 S800 G1 X# Y#", "M204 S500 G1 X# Y# G1 X# Y#", "G4 P#", "M400", "M114", "M105",
+    "M42 P1 S#", "M42 P2 S#", "M800", "M801", "M802 S#", "M106 S#", "M107", "M104 S#", "M140 S#", "M84", "M18", "M17", "M900 X# F600", "M3", "T1",
+]
+NAMED = [
+    "SET_PIN PIN=valve1 VALUE=1", "SET_PIN PIN=laser VALUE=0.5", "SET_PIN PIN=laser VALUE=#", "SET_PIN PIN=~ VALUE=1", "SET_FAN_SPEED FAN=blower SPEED=#",
+    "SET_HEATER_TEMPERATURE HEATER=plate TARGET=#", "SET_HEATER_TEMPERATURE HEATER=~ TARGET=20", "STEPPER_DISABLE STEPPER=stepper_x", "STEPPER_ENABLE",
+    "OPENPNP_VACUUM_ON", "OPENPNP_ACTUATE_ON PIN=~", "BLOW POWER=0.5", "BLOW POWER=~", "QUERY_ENDSTOPS", "~", "MANUAL_STEPPER STEPPER=drag MOVE=^", "G1 X~",
+]
 
 
 class Draw:
@@ -271,9 +279,11 @@ class Draw:
     def event(self):
         shares = [self.chance.random() for _ in range(3)]
         return self.chance.choice([
-            (self.chance.choice(["latch", "klippy", "moonraker", "printing"]), self.often(0.4)), ("latch", False), ("klippy", True), ("moonraker", True), ("printing", False),
-            ("unhome", self.chance.choice(["X", "Z", "YZ", "XYZ"])), ("foreign", "mode", [self.chance.choice([0.5, 1.0, 3.0])]), ("foreign", "offsets", shares),
-            ("foreign", "place", shares), ("level", self.chance.choice([-60.0, -60.0, 0.0, float("nan")])), self.call(next(row for row in self.rows if row.name == "home"))])
+            (self.chance.choice(["latch", "klippy", "moonraker", "printing"]), self.often(0.4)),
+            ("latch", False), ("klippy", True), ("moonraker", True), ("printing", False), ("unhome", self.chance.choice(["X", "Z", "YZ", "XYZ"])),
+            ("foreign", "mode", [self.chance.choice([0.5, 1.0, 3.0])]), ("foreign", "offsets", shares), ("foreign", "place", shares),
+            ("level", self.chance.choice([-60.0, -60.0, 0.0, float("nan")])), self.call(next(row for row in self.rows if row.name == "home")),
+        ])
 
     def op(self):
         share = self.chance.random()
@@ -285,8 +295,9 @@ class Draw:
 
     def plan(self):
         pick = self.chance.choice
-        return Plan(x_max=pick([120.0, 300.0]), y_max=pick([90.0, 200.0]), z_max=pick([10.0, 32.0]), velocity=pick([100.0, 500.0]), accel=pick([1000.0, 3000.0]), cfg_x_max=pick([None, 100.5]),
-                    cfg_feed_max=pick([None, 6000]), cfg_accel=pick([None, 700]), cfg_pwm_max=pick([None, 0.5]), interlock=pick([True, False]), own_homing=pick([True, False]))
+        return Plan(x_max=pick([120.0, 300.0]), y_max=pick([90.0, 200.0]), z_max=pick([10.0, 32.0]), velocity=pick([100.0, 500.0]),
+                    accel=pick([1000.0, 3000.0]), cfg_x_max=pick([None, 100.5]), cfg_feed_max=pick([None, 6000]), cfg_accel=pick([None, 700]),
+                    cfg_pwm_max=pick([None, 0.5]), interlock=pick([True, False]), own_homing=pick([True, False]))
 
 
 Param = collections.namedtuple("Param", "name type required low high")
@@ -298,7 +309,8 @@ def registry(stream):
     rows = []
     for line in stream.ask([("rows",)]):
         name, planned, *params = line.split("\t")
-        rows.append(Row(name, planned == "1", [Param(params[i], params[i + 1], params[i + 2] == "1", float(params[i + 3]), float(params[i + 4])) for i in range(0, len(params), 5)]))
+        params = [params[i:i + 5] for i in range(0, len(params), 5)]
+        rows.append(Row(name, planned == "1", [Param(p[0], p[1], p[2] == "1", float(p[3]), float(p[4])) for p in params]))
     return rows
 
 
