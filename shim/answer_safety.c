@@ -11,8 +11,9 @@
 static json_t *event_json(const struct kp_safety_event *e, const struct answer_clock *c)
 {
     double wall = c->wall - (double)(c->now_ms - e->at_ms) / 1000;
-    return json_pack("{s:I,s:s,s:s,s:s,s:o,s:o,s:o}", "id", (json_int_t)e->id, "level", kp_level_name(e->level), "cause", kp_cause_name(e->cause), "message", e->text,
-                     "got", json_finite(e->got), "limit", json_finite(e->limit), "timestamp", e->at_ms == INT64_MIN ? json_null() : json_real(round(wall * 100) / 100));
+    return json_pack("{s:I,s:s,s:s,s:s,s:o,s:o,s:o}", "id", (json_int_t)e->id, "level", kp_level_name(e->level), "cause", kp_cause_name(e->cause),
+                     "message", e->text, "got", json_finite(e->got), "limit", json_finite(e->limit), "timestamp",
+                     e->at_ms == INT64_MIN ? json_null() : json_real(round(wall * 100) / 100));
 }
 
 static json_t *events(const struct kp_machine *m, const struct answer_clock *c, const struct answer_filter *want)
@@ -36,7 +37,8 @@ static json_t *limits(const struct kp_machine *m)
     const struct kp_limits *l = kp_machine_limits(m);
     const struct { const char *name; double value; } rows[] = {
         { "max_velocity_mm_s", l->max_velocity_mm_s }, { "max_accel_mm_s2", l->max_accel_mm_s2 }, { "min_feedrate_mm_min", l->min_feedrate_mm_min },
-        { "max_feedrate_mm_min", l->max_feedrate_mm_min }, { "min_pwm", l->min_pwm }, { "max_pwm", l->max_pwm }, { "min_fan", l->min_fan }, { "max_fan", l->max_fan },
+        { "max_feedrate_mm_min", l->max_feedrate_mm_min }, { "min_pwm", l->min_pwm }, { "max_pwm", l->max_pwm }, { "min_fan", l->min_fan },
+        { "max_fan", l->max_fan },
         { "max_extruder_c", l->max_extruder_c }, { "max_bed_c", l->max_bed_c }, { "max_chamber_c", l->max_chamber_c },
     };
     json_t *out = json_object();

@@ -13,18 +13,18 @@
 
 static const char head[] =
     "# API\n\n"
-    "This page is printed by `klipperplaced --api-docs` from the table that router and validation use; a test fails when it is stale. The same table is served as\n"
-    "an OpenAPI 3.1 document at `GET /api/v1/openapi.json`.\n\n"
+    "This page is printed by `klipperplaced --api-docs` from the table that router and validation use; a test fails when it is stale. The same table is\n"
+    "served as an OpenAPI 3.1 document at `GET /api/v1/openapi.json`.\n\n"
     "REST and WebSocket share one port, 7180 by default. WebSocket is at `/ws/v1`; its `execute` takes the commands below by name.\n\n"
     "## Requests\n"
-    "- A body is one JSON object, `Content-Type: application/json`. Names must not repeat. The parameters of GET and DELETE stand in the query; DELETE takes a\n"
-    "  body as well.\n"
+    "- A body is one JSON object, `Content-Type: application/json`. Names must not repeat. The parameters of GET and DELETE stand in the query; DELETE\n"
+    "  takes a body as well.\n"
     "- All that is wrong with a request is told at once, in `details.errors`, before anything moves. An unknown parameter is wrong.\n"
     "- `X-Request-Id` (visible ASCII, cut at 128 characters) is echoed and stands in the log; without it one is made.\n"
     "- `Idempotency-Key` (1 to %d visible ASCII characters) on POST, PUT and DELETE: a repeat within 10 minutes gets the first answer with\n"
-    "  `Idempotency-Replayed: true`, and nothing is done twice. A repeat while the first still runs waits for its answer; a client that left may so come back for\n"
-    "  it. The same key with another request is INVALID_REQUEST. A request that was refused before anything was done leaves its key free. At most %d keys\n"
-    "  and %u MiB of answers are kept; beyond that a new key is QUEUE_FULL. An emergency stop has no use for a key: it may be repeated.\n"
+    "  `Idempotency-Replayed: true`, and nothing is done twice. A repeat while the first still runs waits for its answer; a client that left may so come\n"
+    "  back for it. The same key with another request is INVALID_REQUEST. A request that was refused before anything was done leaves its key\n"
+    "  free. At most %d keys and %u MiB of answers are kept; beyond that a new key is QUEUE_FULL. An emergency stop has no use for a key: it may be repeated.\n"
     "- Web pages may use the API from its own origin and from those in `[security] cors_origins`. A write from any other page is PERMISSION_DENIED, and no\n"
     "  other page can read an answer.\n\n"
     "## Limits\n"
@@ -121,8 +121,8 @@ static void print_fields(FILE *f, const struct kp_field *fields, const char *out
     for (; fields->name; fields++) {
         char path[FIELD_PATH_MAX];
         snprintf(path, sizeof path, "%s%s%s", outer, fields->name, fields->flags & KP_LIST ? "[]" : fields->flags & KP_MAP ? ".*" : "");
-        fprintf(f, "| `%s` | %s%s%s%s%s | %s |\n", path, types[fields->type], fields->unit[0] ? ", " : "", fields->unit, fields->flags & KP_NULLABLE ? ", null" : "",
-                fields->flags & KP_OPTIONAL ? ", may be absent" : "", fields->doc);
+        fprintf(f, "| `%s` | %s%s%s%s%s | %s |\n", path, types[fields->type], fields->unit[0] ? ", " : "", fields->unit,
+                fields->flags & KP_NULLABLE ? ", null" : "", fields->flags & KP_OPTIONAL ? ", may be absent" : "", fields->doc);
         if (fields->type == KP_A_OBJECT) {
             strncat(path, ".", sizeof path - strlen(path) - 1);
             print_fields(f, fields->fields, path);
@@ -156,7 +156,8 @@ static void print_errors(FILE *f)
     fputs("## Errors\n| code | HTTP status | may be asked again |\n|---|---|---|\n", f);
     for (int code = KP_OK + 1; code < KP_ERR_COUNT; code++)
         fprintf(f, "| %s | %d | %s |\n", kp_err_name((enum kp_err)code), kp_err_status((enum kp_err)code), kp_err_retryable((enum kp_err)code) ? "yes" : "");
-    fputs("\n\"May be asked again\" is about reads, and about what was refused before it began: a command that moves or switches is never sent twice by us.\n", f);
+    fputs("\n\"May be asked again\" is about reads, and about what was refused before it began: a command that moves or switches is never sent\n"
+          "twice by us.\n", f);
 }
 
 bool api_docs(FILE *f)

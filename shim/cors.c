@@ -36,7 +36,8 @@ static bool add(struct cors *s, const char *text)
         s->origins[s->count++] = own;
         return true;
     }
-    log_line(LOG_WARNING, "cors", "cors_origins=\"%s\" message=\"%s\"", text, s->count < ORIGINS_MAX ? "not an origin like http://host:port; it allows nothing" : "too many");
+    log_line(LOG_WARNING, "cors", "cors_origins=\"%s\" message=\"%s\"", text,
+             s->count < ORIGINS_MAX ? "not an origin like http://host:port; it allows nothing" : "too many");
     free(own);
     return true;
 }

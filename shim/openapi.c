@@ -80,7 +80,10 @@ static json_t *param_schema(const struct kp_param *p, bool in_query)
     case KP_P_COMMAND: return json_pack("{s:s,s:o}", "type", "string", "enum", nesting_commands());
     case KP_P_OBJECT: return json_pack("{s:s}", "type", "object");
     case KP_P_OBJECTS: return json_pack("{s:s,s:{s:s}}", "type", "array", "items", "type", "object");
-    case KP_P_AXES: return in_query ? json_pack("{s:s}", "type", "string") : json_pack("{s:s,s:{s:s,s:s}}", "type", "array", "items", "type", "string", "pattern", "^[A-Za-z]$");
+    case KP_P_AXES:
+        if (in_query)
+            return json_pack("{s:s}", "type", "string");
+        return json_pack("{s:s,s:{s:s,s:s}}", "type", "array", "items", "type", "string", "pattern", "^[A-Za-z]$");
     case KP_P_NAME: snprintf(pattern, sizeof pattern, "^[0-9A-Za-z_-]{1,%d}$", KP_NAME_MAX - 1); return name_schema(pattern, NULL);
     default: snprintf(pattern, sizeof pattern, "^[ -~]{1,%d}$", KP_NAME_MAX - 1); return name_schema(pattern, p->name_def); /* a part of the machine */
     }
@@ -183,8 +186,9 @@ static json_t *object_schema(const struct kp_field *fields)
 /* What every answer has around its data. */
 static json_t *envelope(json_t *status, json_t *command)
 {
-    return json_pack("{s:s,s:{s:o,s:o,s:{s:s,s:s},s:{s:s,s:{s:s}},s:{s:s,s:s}},s:[s,s,s,s,s]}", "type", "object", "properties", "status", status, "command", command,
-                     "command_id", "type", "string", "format", "uuid", "warnings", "type", "array", "items", "type", "string", "timestamp", "type", "number",
+    return json_pack("{s:s,s:{s:o,s:o,s:{s:s,s:s},s:{s:s,s:{s:s}},s:{s:s,s:s}},s:[s,s,s,s,s]}", "type", "object", "properties", "status", status,
+                     "command", command, "command_id", "type", "string", "format", "uuid", "warnings", "type", "array", "items", "type", "string",
+                     "timestamp", "type", "number",
                      "description", "Unix seconds.", "required", "status", "command", "command_id", "warnings", "timestamp");
 }
 
@@ -258,8 +262,8 @@ static json_t *operation(const struct kp_command *c)
     static const char *const roles[] = { "public", "viewer", "operator", "admin" };
     char tag[KP_NAME_MAX];
     snprintf(tag, sizeof tag, "%.*s", (int)strcspn(c->path, "/"), c->path);
-    json_t *j = json_pack("{s:s,s:s,s:[s],s:s,s:o,s:o}", "operationId", c->name, "summary", c->doc, "tags", tag, "x-role", roles[c->role], "parameters", parameters(c),
-                          "responses", responses(c));
+    json_t *j = json_pack("{s:s,s:s,s:[s],s:s,s:o,s:o}", "operationId", c->name, "summary", c->doc, "tags", tag, "x-role", roles[c->role],
+                          "parameters", parameters(c), "responses", responses(c));
     if (c->method == KP_POST || c->method == KP_PUT)
         json_object_set_new(j, "requestBody", body_schema(c));
     if (c->role == KP_PUBLIC)
@@ -271,7 +275,9 @@ static json_t *operation(const struct kp_command *c)
 
 static json_t *paths(void)
 {
-    static const struct { enum kp_method method; const char *name; } methods[] = { { KP_GET, "get" }, { KP_POST, "post" }, { KP_PUT, "put" }, { KP_DELETE, "delete" } };
+    static const struct { enum kp_method method; const char *name; } methods[] = {
+        { KP_GET, "get" }, { KP_POST, "post" }, { KP_PUT, "put" }, { KP_DELETE, "delete" },
+    };
     size_t count;
     const struct kp_command *rows = kp_commands(&count);
     json_t *all = json_object();
@@ -300,8 +306,9 @@ static json_t *error_names(int status)
 
 static json_t *fault_schema(void)
 {
-    return json_pack("{s:s,s:{s:{s:s},s:{s:s},s:{s:s},s:{s:s},s:{s:s},s:{s:s}},s:[s,s]}", "type", "object", "properties", "code", "type", "string", "message", "type",
-                     "string", "field", "type", "string", "got", "type", "number", "min", "type", "number", "max", "type", "number", "required", "code", "message");
+    return json_pack("{s:s,s:{s:{s:s},s:{s:s},s:{s:s},s:{s:s},s:{s:s},s:{s:s}},s:[s,s]}", "type", "object", "properties", "code", "type", "string",
+                     "message", "type", "string", "field", "type", "string", "got", "type", "number", "min", "type", "number", "max", "type", "number",
+                     "required", "code", "message");
 }
 
 static json_t *error_response(int status)
@@ -311,7 +318,8 @@ static json_t *error_response(int status)
     json_object_set_new(properties, "error_code", json_pack("{s:o}", "enum", error_names(status)));
     json_object_set_new(properties, "error_message", json_pack("{s:s}", "type", "string"));
     json_object_set_new(properties, "details", json_pack("{s:s,s:{s:{s:s,s:o,s:s}},s:[s]}", "type", "object", "properties", "errors", "type", "array", "items",
-                                                         REF("#/components/schemas/Fault"), "description", "All that is wrong with the request.", "required", "errors"));
+                                                         REF("#/components/schemas/Fault"), "description", "All that is wrong with the request.",
+                                                         "required", "errors"));
     json_array_append_new(required, json_string("error_code"));
     json_array_append_new(required, json_string("error_message"));
     json_array_append_new(required, json_string("details"));
@@ -330,20 +338,23 @@ static json_t *components(void)
         json_object_set_new(errors, key, error_response(status));
     }
     snprintf(pattern, sizeof pattern, "^[!-~]{1,%d}$", IDEM_KEY_MAX);
-    json_t *request_id = json_pack("{s:s,s:s,s:s,s:{s:s}}", "name", "X-Request-Id", "in", "header", "description", "Echoed; made when left out.", "schema", "type", "string");
+    json_t *request_id = json_pack("{s:s,s:s,s:s,s:{s:s}}", "name", "X-Request-Id", "in", "header", "description", "Echoed; made when left out.",
+                                   "schema", "type", "string");
     json_t *key_param = json_pack("{s:s,s:s,s:s,s:{s:s,s:s}}", "name", "Idempotency-Key", "in", "header", "description",
-                                  "A repeat within 10 minutes is answered with the first answer, and nothing is done twice.", "schema", "type", "string", "pattern", pattern);
-    return json_pack("{s:{s:o},s:{s:o,s:o},s:{s:{s:s,s:{s:s}}},s:o,s:{s:{s:s,s:s,s:s}}}", "schemas", "Fault", fault_schema(), "parameters", "RequestId", request_id,
-                     "IdempotencyKey", key_param, "headers", "RequestId", "description", "As given, or made.", "schema", "type", "string", "responses", errors,
-                     "securitySchemes", "ApiKey", "type", "apiKey", "in", "header", "name", "X-API-Key");
+                                  "A repeat within 10 minutes is answered with the first answer, and nothing is done twice.",
+                                  "schema", "type", "string", "pattern", pattern);
+    return json_pack("{s:{s:o},s:{s:o,s:o},s:{s:{s:s,s:{s:s}}},s:o,s:{s:{s:s,s:s,s:s}}}", "schemas", "Fault", fault_schema(), "parameters",
+                     "RequestId", request_id, "IdempotencyKey", key_param, "headers", "RequestId", "description", "As given, or made.", "schema",
+                     "type", "string", "responses", errors, "securitySchemes", "ApiKey", "type", "apiKey", "in", "header", "name", "X-API-Key");
 }
 
 char *openapi_text(size_t *n)
 {
     json_t *info = json_pack("{s:s,s:s,s:s,s:{s:s,s:s}}", "title", "KlipperPlace", "version", kp_version(), "description",
-                             "Pick and place machines on Klipper: motion, vacuum, pins, sensors, feeders, queue and safety.", "license", "name", "GPL-3.0-or-later",
-                             "identifier", "GPL-3.0-or-later");
-    json_t *j = json_pack("{s:s,s:o,s:[{s:[]},{}],s:o,s:o}", "openapi", "3.1.0", "info", info, "security", "ApiKey", "paths", paths(), "components", components());
+                             "Pick and place machines on Klipper: motion, vacuum, pins, sensors, feeders, queue and safety.", "license", "name",
+                             "GPL-3.0-or-later", "identifier", "GPL-3.0-or-later");
+    json_t *j = json_pack("{s:s,s:o,s:[{s:[]},{}],s:o,s:o}", "openapi", "3.1.0", "info", info, "security", "ApiKey", "paths", paths(),
+                          "components", components());
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     *n = text ? strlen(text) : 0;
     json_decref(j);

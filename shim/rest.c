@@ -11,10 +11,10 @@
 
 #include "answer.h"
 #include "app.h"
+#include "args.h"
 #include "cors.h"
 #include "http.h"
 #include "idem.h"
-#include "json.h"
 #include "log.h"
 #include "loop.h"
 #include "metrics.h"
@@ -112,7 +112,8 @@ static void note(const struct call *c, enum kp_err code, int status)
     app_count(c->rest->app, c->command, code);
     metrics_took(c->rest->metrics, c->command, us);
     if (log_wants(level))
-        log_request(level, "rest", c->request_id, "command=%s command_id=%s code=%s status=%d us=%lld", name_of(c), c->id, kp_err_name(code), status, (long long)us);
+        log_request(level, "rest", c->request_id, "command=%s command_id=%s code=%s status=%d us=%lld", name_of(c), c->id, kp_err_name(code), status,
+                    (long long)us);
 }
 
 static void settle(struct call *c, const struct reply *r);
@@ -300,42 +301,6 @@ static void on_gone(void *user, struct http_request *h)
 
 /* ---- requests ---- */
 
-struct args { struct kp_arg arg[KP_ARGS_MAX]; struct json_list list[KP_ARGS_MAX]; size_t n; bool many; };
-
-static void on_arg(struct args *g, const char *name, struct kp_value v, bool text)
-{
-    if (g->n == KP_ARGS_MAX)
-        g->many = true;
-    else
-        g->arg[g->n++] = (struct kp_arg){ kp_str_of(name), v, text };
-}
-
-static bool on_query(void *user, const char *name, const char *value)
-{
-    on_arg(user, name, (struct kp_value){ .kind = KP_STR, .str = kp_str_of(value ? value : "") }, true);
-    return true;
-}
-
-/* The body's members as arguments. NULL with a message when it is no JSON object; "" body: no arguments. Gives what the arguments borrow from. */
-static json_t *body_args(struct http_request *h, struct args *g, const char **wrong)
-{
-    size_t n;
-    const char *body = http_body(h, &n), *key;
-    json_t *v;
-    *wrong = NULL;
-    if (!n)
-        return json_object();
-    json_t *j = json_loadb(body, n, JSON_REJECT_DUPLICATES, NULL);
-    if (!json_is_object(j)) {
-        *wrong = j ? "the body is not a JSON object" : "the body is not valid JSON (numbers must be finite, names must not repeat)";
-        json_decref(j);
-        return NULL;
-    }
-    json_object_foreach(j, key, v)
-        on_arg(g, key, json_value(v, &g->list[g->n < KP_ARGS_MAX ? g->n : 0]), false);
-    return j;
-}
-
 /* Runs a checked call; it is kept until its answer when that does not come at once. True: it waits. */
 static bool call_run(struct call *c, const struct kp_call *checked, const json_t *body)
 {
@@ -364,7 +329,9 @@ static bool may_write(struct call *c)
 
 static enum kp_method method_of(const char *name)
 {
-    static const struct { const char *name; enum kp_method method; } rows[] = { { "GET", KP_GET }, { "POST", KP_POST }, { "DELETE", KP_DELETE }, { "PUT", KP_PUT } };
+    static const struct { const char *name; enum kp_method method; } rows[] = {
+        { "GET", KP_GET }, { "POST", KP_POST }, { "DELETE", KP_DELETE }, { "PUT", KP_PUT },
+    };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (!strcmp(rows[i].name, name))
             return rows[i].method;
@@ -384,21 +351,17 @@ static bool run_command(struct call *c, const char *path)
     struct args g;
     struct kp_call call;
     struct kp_faults f;
-    struct kp_arg part;
-    const char *wrong = NULL;
+    const char *wrong = NULL, *text;
+    size_t n;
     json_t *body = NULL;
     bool waits = false;
-    g.n = 0, g.many = false;
+    args_init(&g);
     kp_faults_init(&f);
+    text = http_body(c->http, &n);
     if (c->command->method != KP_GET)
-        body = body_args(c->http, &g, &wrong);
-    http_query(c->http, on_query, &g);
-    if (kp_command_path_arg(c->command, kp_str_of(path), &part)) {
-        if (g.n == KP_ARGS_MAX)
-            g.many = true;
-        else
-            g.arg[g.n++] = part;
-    }
+        body = args_body(&g, text, n, &wrong);
+    http_query(c->http, args_query, &g);
+    args_path(&g, c->command, path);
     if (!wrong && g.many)
         wrong = "too many parameters";
     if (wrong) {

@@ -53,7 +53,8 @@ def test_listed_page(machine, origin):
     assert "access-control-allow-credentials" not in answer[2]
 
 
-@pytest.mark.parametrize("origin", [FOREIGN, "null", LISTED + ".evil.example", LISTED + ":81", "https://bench.local", "not-an-origin", "*", "http://bench.local/"])
+@pytest.mark.parametrize("origin", [FOREIGN, "null", LISTED + ".evil.example", LISTED + ":81", "https://bench.local", "not-an-origin", "*",
+                                    "http://bench.local/"])
 def test_foreign_page(machine, origin):
     """It can neither write nor read an answer; the preflight tells the browser so."""
     with nothing_reaches_klipper(machine):
@@ -137,7 +138,8 @@ def test_repeat_moves_once(machine):
 def test_key_stands_for_one_request(machine):
     before = changes(machine)
     ok(post(machine, "gpio/write", {"pin": "valve1", "value": 0, "wait": True}, **keyed("k-1")))
-    for path, body in (("gpio/write", {"pin": "valve1", "value": 1}), ("actuators/off", {"pin": "valve1"}), ("gpio/write?pin=valve1", {"value": 0}), ("vacuum/off", None)):
+    for path, body in (("gpio/write", {"pin": "valve1", "value": 1}), ("actuators/off", {"pin": "valve1"}), ("gpio/write?pin=valve1", {"value": 0}),
+                       ("vacuum/off", None)):
         with nothing_reaches_klipper(machine):
             answer = refused(post(machine, path, body, **keyed("k-1")), "INVALID_REQUEST")
             assert helpers.fields(answer) == {"Idempotency-Key": "INVALID_REQUEST"}

@@ -131,8 +131,8 @@ def test_drawn_requests(machine, contract, tmp_path):
     count = LONG if rig.long_run() else SHORT
     leave_out = [a for name in SLOW for a in ("--exclude-operation-id", name)]
     run = subprocess.run(
-        [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run", tmp_path / "openapi.json", "--url", machine.url, "--max-examples", str(count),
-         "--seed", str(SEED), "--phases", "examples,coverage,fuzzing", "--request-timeout", "30", "--no-color", *leave_out],
+        [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run", tmp_path / "openapi.json", "--url", machine.url, "--max-examples",
+         str(count), "--seed", str(SEED), "--phases", "examples,coverage,fuzzing", "--request-timeout", "30", "--no-color", *leave_out],
         capture_output=True, text=True, timeout=3600 if rig.long_run() else 120, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     drawn = re.search(r"(\d[\d,]*) generated", run.stdout)
     print(run.stdout[-6000:])
