@@ -405,10 +405,12 @@ def test_stale_and_back(machine, client):
 
 
 def test_emergency_stop(machine, client):
-    """Asked on one session, told on another; the machine stops, what waited is answered, and a reset is told too."""
+    """Asked on one session, told on another; the machine stops, what waited is answered, and a reset is told too. One that did not read meanwhile
+    misses no safety event."""
     make_homed(machine)
     go(machine, x=10, y=10)
-    with Client(machine) as other:
+    with Client(machine) as other, Raw(machine) as slow:
+        slow.clog()
         other.subscribe("safety", "status")
         assert other.state["safety"]["emergency_stop_active"] is False
         moving = client.send("execute", {"command": "move", "parameters": {"x": 200, "feedrate": 1500, "wait": True}})
@@ -425,6 +427,9 @@ def test_emergency_stop(machine, client):
         other.until(lambda: not other.state["safety"]["emergency_stop_active"])
         ids = [e["id"] for p in told(other, "safety") for e in p["events"]]
         assert ids == list(range(ids[0], ids[0] + len(ids))), "safety events left out or told twice"
+        messages = slow.messages(lambda m: ids[-1] in [e["id"] for e in m.get("params", {}).get("events", []) if isinstance(e, dict)])
+        late = [e["id"] for m in messages if m.get("method") == KINDS["safety"] for e in m["params"]["events"]]
+        assert slow.code is None and late[-len(ids):] == ids
     make_ready(machine)
 
 
