@@ -881,6 +881,8 @@ KP_API const struct kp_queue_entry *kp_queue_take(struct kp_queue *q, int64_t no
 /* The running entry ended: KP_OK done, KP_OUTCOME_UNKNOWN interrupted (holds the queue, its batch stays), anything else failed. After a timeout it only
  * frees the lane. KP_NOT_FOUND: no such entry; KP_INVALID_REQUEST: it does not run. */
 KP_API enum kp_err kp_queue_finish(struct kp_queue *q, struct kp_str id, enum kp_err result, int64_t now_ms, struct kp_error *e);
+/* The same for a failure that somebody was asked about and wants passed over: the rest of its batch goes on, whatever its stop_on_error. */
+KP_API enum kp_err kp_queue_skip(struct kp_queue *q, struct kp_str id, enum kp_err result, int64_t now_ms, struct kp_error *e);
 /* Cancels a pending entry. KP_NOT_FOUND; KP_INVALID_REQUEST: it executes or has ended. */
 KP_API enum kp_err kp_queue_cancel(struct kp_queue *q, struct kp_str id, int64_t now_ms, struct kp_error *e);
 /* Cancels all that is pending; returns how many. What runs goes on. */

@@ -121,6 +121,8 @@ const struct kp_option kp_option_table[] = {
     FLAG("vacuum", "travel_interlock", "false", "Refuse a move that crosses XY while a nozzle is below its safe height.", NONE),
     INT("vacuum", "retries", "0", 0, 20, "How often a failed pick is tried again where the request does not say.", NONE),
     NUM("vacuum", "retry_lower", "mm", "0", 0, 5, "How much deeper each further try of a pick goes.", NONE),
+    STR("vacuum", "on_fail", "error", "What a failed pick of the queue does. ask: the queue waits and Moonraker's component asks whether to try again, skip or stop.",
+        .choices = "error|ask"),
     STR("vacuum", "output", NULL, "Output pin or fan that makes the vacuum of a machine without [nozzle]. None: Klipper's [fan], by M106 and M107.", EX("fan")),
 
     ROW("nozzle *", "z_axis", KP_T_NAME, .def = "z", .choices = "z", .doc = "Axis that lifts and lowers the nozzle."),

@@ -449,7 +449,8 @@ static void current_clear(struct kp_queue *q)
     q->current.running = false;
 }
 
-enum kp_err kp_queue_finish(struct kp_queue *q, struct kp_str id, enum kp_err result, int64_t now_ms, struct kp_error *e)
+/* rest: what is left of its batch ends with it where it says so. */
+static enum kp_err finish(struct kp_queue *q, struct kp_str id, enum kp_err result, bool rest, int64_t now_ms, struct kp_error *e)
 {
     struct kp_queue_entry *entry = &q->current;
     if (!current_is(q, id))
@@ -465,11 +466,21 @@ enum kp_err kp_queue_finish(struct kp_queue *q, struct kp_str id, enum kp_err re
         end(q, entry, result == KP_OK ? KP_QE_SUCCEED : result == KP_OUTCOME_UNKNOWN ? KP_QE_LOSE : KP_QE_FAIL, result, now_ms);
         if (entry->state == KP_Q_INTERRUPTED)
             q->holds |= KP_HOLD_INTERRUPTED;
-        if (entry->state == KP_Q_FAILED)
+        if (entry->state == KP_Q_FAILED && rest)
             batch_stop(q, entry->batch, now_ms);
     }
     current_clear(q);
     return KP_OK;
+}
+
+enum kp_err kp_queue_finish(struct kp_queue *q, struct kp_str id, enum kp_err result, int64_t now_ms, struct kp_error *e)
+{
+    return finish(q, id, result, true, now_ms, e);
+}
+
+enum kp_err kp_queue_skip(struct kp_queue *q, struct kp_str id, enum kp_err result, int64_t now_ms, struct kp_error *e)
+{
+    return finish(q, id, result, false, now_ms, e);
 }
 
 enum kp_err kp_queue_cancel(struct kp_queue *q, struct kp_str id, int64_t now_ms, struct kp_error *e)

@@ -222,6 +222,9 @@ static void on_notice(void *user, const char *method, json_t *params)
     json_t *asked = json_array_get(params, 0);
     const char *name = json_string_value(json_object_get(asked, "command"));
     json_int_t id = json_integer_value(json_object_get(asked, "id"));
+    const char *choice = json_string_value(json_object_get(asked, "choice"));
+    if (!strcmp(method, "klipperplace_answer") && choice)
+        app_answer(n->app, choice);
     if (strcmp(method, "klipperplace_request") != 0 || id <= 0)
         return;
     const struct kp_command *c = name ? kp_command_by_name(kp_str_of(name)) : NULL;
@@ -229,6 +232,15 @@ static void on_notice(void *user, const char *method, json_t *params)
         run(n, id, c, json_object_get(asked, "parameters"));
     else
         tell_error(n, id, "unknown", KP_COMMAND_NOT_FOUND, "there is no such command for Moonraker's clients");
+}
+
+static void on_asked(void *user, const struct kp_queue_entry *e, const struct kp_error *why)
+{
+    struct announce *n = user;
+    if (e)
+        tell_event(n, json_pack("{s:s,s:s,s:s,s:s}", "what", "asked", "queue_id", e->id, "command", e->command, "message", why->message));
+    else
+        tell_event(n, json_pack("{s:s}", "what", "answered"));
 }
 
 static void on_changed(void *user)
@@ -274,7 +286,7 @@ struct announce *announce_new(struct loop *l, struct app *a)
         free(n);
         return NULL;
     }
-    n->watch = (struct app_watch){ .changed = on_changed, .notice = on_notice, .ended = on_ended, .user = n };
+    n->watch = (struct app_watch){ .changed = on_changed, .notice = on_notice, .ended = on_ended, .asked = on_asked, .user = n };
     app_watch(a, &n->watch);
     return n;
 }

@@ -422,6 +422,22 @@ void app_unwatch(struct app *a, struct app_watch *w)
         *at = w->next;
 }
 
+void app_asked(struct app *a, const struct kp_queue_entry *entry, const struct kp_error *why)
+{
+    for (struct app_watch *w = a->watches; w; w = w->next)
+        if (w->asked)
+            w->asked(w->user, entry, why);
+}
+
+bool app_answer(struct app *a, const char *choice)
+{
+    static const char *const names[] = { [JOBS_RETRY] = "retry", [JOBS_SKIP] = "skip", [JOBS_STOP] = "stop" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(choice, names[i]))
+            return jobs_answer(queue_api_jobs(a->queue), (enum jobs_choice)i);
+    return false;
+}
+
 struct mr *app_moonraker(struct app *a)
 {
     return state_moonraker(a->state);

@@ -56,12 +56,17 @@ struct app_watch {
     void (*notice)(void *user, const char *method, json_t *params); /* a notification of Moonraker's that the mirror has no use for; params may be NULL */
     /* A command of the lane ended: data of a success, NULL with faults. All borrowed. */
     void (*ended)(void *user, const struct kp_call *call, const struct kp_faults *faults, json_t *data);
+    /* A person is asked about a failed entry of the queue; NULL: no longer. Borrowed. */
+    void (*asked)(void *user, const struct kp_queue_entry *entry, const struct kp_error *why);
     void *user;
     struct app_watch *next;      /* app's own */
 };
 /* Told after app itself. */
 void app_watch(struct app *a, struct app_watch *w);
 void app_unwatch(struct app *a, struct app_watch *w);
+/* For jobs.c, as above; and the answer: "retry", "skip" or "stop". False: that is none, or nobody was asked. */
+void app_asked(struct app *a, const struct kp_queue_entry *entry, const struct kp_error *why);
+bool app_answer(struct app *a, const char *choice);
 struct mr *app_moonraker(struct app *a);
 
 /* The text of GET /health, borrowed until the next call; *ready: Klipper can be used. */

@@ -38,6 +38,8 @@ struct jobs {
     bool starting;                 /* the running entry is on its way into the journal as executing */
     bool was_ready;                /* Klipper, at the last look */
     struct app_request *request;   /* of the running entry; NULL while it does not wait */
+    bool ask;                      /* [vacuum] on_fail: ask */
+    struct kp_error asked;         /* why the running entry failed, while a person is asked what to do; code KP_OK: nobody is */
 };
 
 /* Entries on their way into the journal; items are the caller's. */
@@ -110,7 +112,8 @@ static enum kp_err interlock(const struct jobs *j)
     return KP_OK;
 }
 
-static void finish(struct jobs *j, const struct kp_error *e)
+/* rest: what is left of its batch ends with a failure. */
+static void end(struct jobs *j, const struct kp_error *e, bool rest)
 {
     const struct kp_queue_entry *entry = kp_queue_running(j->queue);
     unsigned holds = kp_queue_holds(j->queue);
@@ -119,11 +122,25 @@ static void finish(struct jobs *j, const struct kp_error *e)
     j->error = *e;
     j->request = NULL;
     collect(j);
-    kp_queue_finish(j->queue, kp_str_of(id), e->code, loop_now_ms(), NULL);
+    (rest ? kp_queue_finish : kp_queue_skip)(j->queue, kp_str_of(id), e->code, loop_now_ms(), NULL);
     journal(j, holds);
     j->error = (struct kp_error){ .code = KP_OK };
     log_line(e->code == KP_OK ? LOG_DEBUG : LOG_WARNING, "jobs", "queue_id=%s ended=%s message=\"%s\"", id, kp_err_name(e->code), e->message);
     wake(j);
+}
+
+/* A failed pick that a person is asked about stays the running entry until the answer: nothing else of the queue can begin. */
+static void finish(struct jobs *j, const struct kp_error *e)
+{
+    if (!j->ask || e->code != KP_VACUUM_FAILED || interlock(j) != KP_OK) {
+        end(j, e, true);
+        return;
+    }
+    j->asked = *e;
+    j->request = NULL;
+    jobs_pause(j);
+    log_line(LOG_WARNING, "jobs", "queue_id=%s asks message=\"%s\"", kp_queue_running(j->queue)->id, e->message);
+    app_asked(j->app, kp_queue_running(j->queue), e);
 }
 
 static void finish_with(struct jobs *j, enum kp_err code, const char *message)
@@ -213,7 +230,7 @@ static void on_turn(void *user)
 {
     struct jobs *j = user;
     if (kp_queue_running(j->queue)) {
-        if (!j->starting && !j->request)
+        if (!j->starting && !j->request && !j->asked.code)
             start_again(j);
         return;
     }
@@ -328,12 +345,33 @@ void jobs_pause(struct jobs *j)
     hold(j, KP_HOLD_PAUSED);
 }
 
+bool jobs_answer(struct jobs *j, enum jobs_choice choice)
+{
+    struct kp_error e = j->asked;
+    unsigned before = kp_queue_holds(j->queue);
+    if (e.code == KP_OK)
+        return false;
+    j->asked.code = KP_OK;
+    if (choice != JOBS_STOP) {
+        collect(j);
+        kp_queue_resume(j->queue, KP_HOLD_PAUSED);
+        journal(j, before);
+    }
+    if (choice != JOBS_RETRY)
+        end(j, &e, choice == JOBS_STOP);
+    app_asked(j->app, NULL, NULL);
+    wake(j);
+    return true;
+}
+
 enum kp_err jobs_resume(struct jobs *j, struct kp_error *e)
 {
     unsigned before = kp_queue_holds(j->queue);
     enum kp_err rc = interlock(j);
     if (rc != KP_OK)
         return kp_error_set(e, rc, NULL, "the queue cannot go on yet: %s", kp_machine_printing(j->machine) ? "a file print is running" : "see safety/status");
+    jobs_answer(j, JOBS_SKIP);
+    before = kp_queue_holds(j->queue);
     collect(j);
     kp_queue_resume(j->queue, KP_HOLD_ALL);
     journal(j, before);
@@ -354,6 +392,8 @@ void jobs_hold(struct jobs *j, enum kp_queue_hold why, const char *words)
 void jobs_machine(struct jobs *j)
 {
     bool ready = kp_machine_klippy_state(j->machine) == KP_KLIPPY_READY;
+    if (j->asked.code && interlock(j) != KP_OK)
+        jobs_answer(j, JOBS_STOP);
     if (kp_safety_latched(j->machine))
         jobs_hold(j, KP_HOLD_SAFETY, "emergency stop");
     else if (!ready && j->was_ready)
@@ -486,6 +526,7 @@ struct jobs *jobs_new(struct loop *l, struct app *a, struct kp_machine *m, struc
     history_entries(h, &left);
     history_numbers(h, &numbers);
     kp_queue_defaults(&o);
+    j->ask = !strcmp(kp_config_str(c, "vacuum", "on_fail"), "ask");
     o.entries = (size_t)kp_config_num(c, "gcode_driver", "max_queue_size");
     j->entries = o.entries, j->bytes = o.bytes;
     o.entries = o.entries > left ? o.entries : left; /* a smaller limit than that of the last run loses nothing */

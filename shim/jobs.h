@@ -37,6 +37,10 @@ uint64_t jobs_batch(struct jobs *j);
 size_t jobs_clear(struct jobs *j);
 enum kp_err jobs_cancel(struct jobs *j, struct kp_str id, struct kp_error *e);
 void jobs_pause(struct jobs *j);
+/* What to do about a failed pick, where [vacuum] on_fail is ask: the entry once more; the rest without it; or nothing more, the queue held and its batch
+ * cancelled. False: nobody was asked. jobs_resume means skip. */
+enum jobs_choice { JOBS_RETRY, JOBS_SKIP, JOBS_STOP };
+bool jobs_answer(struct jobs *j, enum jobs_choice choice);
 /* Takes all holds away. KP_INTERLOCK, KP_EMERGENCY_STOP_ACTIVE, ...: what hinders the machine is still so. */
 enum kp_err jobs_resume(struct jobs *j, struct kp_error *e);
 /* Sets *e and returns its code. */

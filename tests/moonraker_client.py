@@ -144,6 +144,13 @@ class Client:
             except socket.timeout:
                 pass
 
+    def wait_for_line(self, line, timeout=5.0):
+        """Waits for a console line that begins so."""
+        deadline = time.monotonic() + timeout
+        while not any(m == "notify_gcode_response" and p[0].startswith(line) for m, p in self.heard):
+            assert time.monotonic() < deadline, [p for m, p in self.heard if m == "notify_gcode_response"]
+            self.listen(0.05)
+
 
 def http_call(machine, method, path, params=None, body=None, timeout=30.0):
     """A request to Moonraker's HTTP: (status, result or error)."""

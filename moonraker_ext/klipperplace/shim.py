@@ -74,6 +74,10 @@ class Shim:
                 f.set_exception(errors.make(self.server, "OUTCOME_UNKNOWN", 502, "klipperplaced went away after the command was sent: it may have run"))
         self.changed()
 
+    def notify(self, method, params):
+        if self.here:
+            self.connection.call_method(method, [params])
+
     async def run(self, command, parameters, timeout_s):
         number = next(self.ids)
         future = self.pending[number] = asyncio.get_running_loop().create_future()

@@ -62,6 +62,8 @@ class Visible:
         self.server, self.component = config.get_server(), component
         self.console = config.getboolean("console", True)
         self.navi = config.getboolean("navi", True)
+        self.dialog = config.getboolean("dialog", True)
+        self.attempt("dialog", lambda: self.server.register_remote_method("klipperplace_answer", self.on_answer))
         if config.getboolean("panel", True):
             self.page = (pathlib.Path(__file__).parent / "panel.html").read_text(encoding="utf-8")
             self.attempt("panel", self.add_panel)
@@ -103,9 +105,24 @@ class Visible:
             self.say(f"// KlipperPlace: placed {event.get('part') or 'a part'} by {event.get('nozzle') or 'its nozzle'} at {where}")
         elif what == "failed":
             self.say(f"!! KlipperPlace: {event.get('command')}: {event.get('message')}")
+        elif what == "asked" and self.dialog:
+            self.ask(event)
+        elif what == "answered" and self.dialog:
+            self.server.send_event("server:gcode_response", "// action:prompt_end")
         elif what == "safety":
             bad = str(event.get("level")).lower() in ("critical", "emergency")
             self.say(f"{'!!' if bad else '//'} KlipperPlace: safety {event.get('level')}: {event.get('message')}")
+
+    def ask(self, event):
+        """A dialog in Mainsail and Fluidd; its buttons run the macro of klipper_cfg/macros.cfg, which calls on_answer."""
+        for line in ("prompt_begin KlipperPlace", f"prompt_text {event.get('command')} failed: {event.get('message')}", "prompt_text The queue waits for you.",
+                     "prompt_footer_button Try again|_KP_ANSWER CHOICE=retry|primary", "prompt_footer_button Skip it|_KP_ANSWER CHOICE=skip|warning",
+                     "prompt_footer_button Stop the queue|_KP_ANSWER CHOICE=stop|error", "prompt_show"):
+            self.server.send_event("server:gcode_response", "// action:" + line)
+
+    def on_answer(self, choice=""):
+        """From Klipper: somebody pressed a button of the dialog."""
+        self.component.shim.notify("klipperplace_answer", {"choice": str(choice)})
 
     async def start(self):
         self.attempt("navi", self.merge_link)

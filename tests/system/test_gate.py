@@ -14,12 +14,13 @@ from helpers import Later, ok, pin, post, wait_for
 from moonraker_client import Client
 
 MORE = "[fan_generic blower]\npin: PD7\n"
+ANSWER = (rig.REPO / "klipper_cfg" / "macros.cfg").read_text().split("[gcode_macro _KP_ANSWER]")[1]
 SET = "api.fan_control.set"
 
 
 @pytest.fixture(scope="module")
 def machine():
-    with rig.Rig(component=True, printer_extra=MORE) as r:
+    with rig.Rig(component=True, printer_extra=MORE + "[gcode_macro _KP_ANSWER]" + ANSWER, klipperplace_extra="[vacuum]\non_fail: ask\n") as r:
         wait_for("the shim is announced", lambda: announced(r), 5)
         yield r
 
@@ -31,7 +32,9 @@ def status(machine):
 
 
 def announced(machine):
-    return status(machine)["shim"]["connected"]
+    """The shim is, and the component has read Klipper too."""
+    s = status(machine)
+    return s["shim"]["connected"] and s["klipper"]["state"] == "ready"
 
 
 def blower(machine, speed, **options):
@@ -83,25 +86,62 @@ def test_errors_come_back_whole(machine):
     wait_for("all is well again", lambda: not status(machine)["safety"]["emergency_stop_active"], 5)
 
 
-def test_console_lines(machine):
-    """A placement, a failed pick and a stop are seen in Moonraker's console."""
+def queued(machine):
+    return ok(machine.get("/api/v1/queue/status"))
+
+
+def test_question_about_a_failed_pick(machine):
+    """The queue waits, both dashboards show a dialog, and each of its buttons does what it says; placements and failures are lines in the console."""
+    empty = {"x": 40, "y": 20, "place_x": 130, "place_y": 130, "nozzle": "N1"}
+    light = [{"command": "gpio_write", "parameters": {"pin": "valve2", "value": v}} for v in (1, 0)]
+
+    def ask(rest):
+        """A batch whose first command fails; its question."""
+        ok(post(machine, "queue/batch", {"commands": [{"command": "pick_and_place", "parameters": empty}, rest]}))
+        wait_for("the question", lambda: queued(machine)["holds"] == ["paused"] and queued(machine)["executing"], 20)
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and not any(m == "notify_gcode_response" and p == ["// action:prompt_show"] for m, p in c.heard):
+            c.listen(0.1)
+        lines = [p[0] for m, p in c.heard if m == "notify_gcode_response"]
+        assert any(line.startswith("!! KlipperPlace: pick_and_place: ") for line in lines), lines
+        assert "// action:prompt_begin KlipperPlace" in lines and any("pick_and_place failed" in line for line in lines)
+        c.heard.clear()
+        return [line.split("|")[1] for line in lines if "prompt_footer_button" in line]
+
+    def ended():
+        c.wait_for_line("// action:prompt_end")
+
     helpers.make_homed(machine)
+    ok(post(machine, "system/resume"))  # an emergency stop before held the queue
     with Client(machine) as c:
-        def line(start):
-            deadline = time.monotonic() + 5
-            while time.monotonic() < deadline:
-                for method, params in c.heard:
-                    if method == "notify_gcode_response" and params[0].startswith(start):
-                        return params[0]
-                c.listen(0.1)
-            raise AssertionError([p for m, p in c.heard if m == "notify_gcode_response"])
-        ok(post(machine, "feeder/advance", {"feeder": "feeder1", "distance": 4}))
-        ok(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1"}))
-        assert line("// KlipperPlace: placed") == "// KlipperPlace: placed a part by N1 at X120 Y120 Z-29.9"
-        helpers.refused(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1"}), "VACUUM_FAILED")
-        assert "pick_and_place" in line("!! KlipperPlace: ")
-        events = status(machine)["events"]
-        assert [e["what"] for e in events[:2]] == ["failed", "placed"] and events[1]["nozzle"] == "N1"
+        retry, skip, stop = ask(light[0])
+        assert pin(machine, "PD3") == 0
+        ok(post(machine, "feeder/advance", {"feeder": "feeder1", "distance": 4}))  # other commands go on meanwhile
+        drops = machine.sim_cmd("status")["drops"]
+        machine.gcode(retry)
+        wait_for("the part is placed and the rest done", lambda: machine.sim_cmd("status")["drops"] == drops + 1 and pin(machine, "PD3") == 1, 20)
+        wait_for("the queue is empty", lambda: queued(machine)["queue_size"] == 0 and not queued(machine)["paused"], 5)
+        ended()
+        c.wait_for_line("// KlipperPlace: placed a part by N1 at X130 Y130 Z-29.9")
+        events = [e for e in status(machine)["events"] if e["what"] in ("placed", "failed")]
+        assert [e["what"] for e in events[:2]] == ["placed", "failed"] and events[0]["nozzle"] == "N1"
+        ask(light[1])
+        machine.gcode(skip)
+        wait_for("the rest is done", lambda: pin(machine, "PD3") == 0, 10)
+        ended()
+        ask(light[0])
+        machine.gcode(stop)
+        wait_for("the batch is gone", lambda: queued(machine)["queue_size"] == 0, 5)
+        ended()
+        assert queued(machine)["holds"] == ["paused"] and pin(machine, "PD3") == 0
+        ok(post(machine, "system/resume"))
+        ask(light[0])
+        ok(post(machine, "system/resume"))  # the way without a dialog: skip
+        wait_for("the rest is done", lambda: pin(machine, "PD3") == 1, 10)
+        ended()
+        history = [(e["command"], e["error_code"]) for e in ok(machine.get("/api/v1/queue/history?limit=20"))["entries"] if e["command"] == "pick_and_place"]
+        assert [h for h in history if h[1]][:3] == [("pick_and_place", "VACUUM_FAILED")] * 3, history
+    helpers.ok(post(machine, "gpio/write", {"pin": "valve2", "value": 0}))
 
 
 def test_shim_goes_and_comes(machine):
@@ -112,7 +152,7 @@ def test_shim_goes_and_comes(machine):
     with pytest.raises(rig.RpcError) as e:
         later.answer(10)
     assert e.value.error["data"]["error_code"] == "OUTCOME_UNKNOWN"
-    wait_for("it is missed", lambda: not announced(machine), 5)
+    wait_for("it is missed", lambda: not status(machine)["shim"]["connected"], 5)
     assert blower(machine, 0.25)["speed"] == 0.25  # now by the component itself
     assert abs(pin(machine, "PD7") - 0.25) < 0.01
     machine.shim.start()

@@ -120,7 +120,7 @@ def test_live_in_an_iframe(machine, browser):
     ok(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1"}))
     wait_for("the position", lambda: browser.rows("position").get("X") == "120" and browser.rows("position").get("Y") == "120", 3)
     assert "none" not in browser.rows("nozzles") and set(browser.rows("feeders")) == {f"feeder{i}" for i in range(1, 7)}
-    assert "placed N1" in browser.rows("queue").values() and browser.rows("queue")["klipperplaced"] == "connected"
+    wait_for("the placement", lambda: "placed N1" in browser.rows("queue").values() and browser.rows("queue")["klipperplaced"] == "connected", 3)
     machine.sim_cmd("press start_button")
     wait_for("the button", lambda: browser.rows("inputs")["start_button"] == "1", 3)
     machine.sim_cmd("release start_button")

@@ -267,6 +267,15 @@ static void test_batches(void **state)
     kp_queue_take(q, 3);
     kp_queue_finish(q, S("c"), KP_EXECUTION_FAILED, 3, NULL);
     expect_order(q, "d");
+    struct kp_queue_item pair[] = { item("e1", 9), item("e2", 9) };
+    pair[0].batch = pair[1].batch = 5, pair[0].stop_on_error = pair[1].stop_on_error = true;
+    assert_int_equal(kp_queue_add(q, pair, 2, 4, NULL), KP_OK);
+    kp_queue_take(q, 4);
+    told.text[0] = 0;
+    assert_int_equal(kp_queue_skip(q, S("e1"), KP_VACUUM_FAILED, 4, NULL), KP_OK);
+    expect_told(&told, "e1:failed"); /* passed over: the rest goes on */
+    expect_order(q, "e2 d");
+    assert_int_equal(kp_queue_skip(q, S("e2"), KP_VACUUM_FAILED, 4, NULL), KP_INVALID_REQUEST);
     kp_queue_free(q);
 }
 
