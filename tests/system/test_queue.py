@@ -426,7 +426,7 @@ def feed_mm(i):
 
 
 class Run:
-    """One queue of moves that is killed again and again. Every fifth entry feeds a tape, each by another number of steps: a second time would show."""
+    """One queue of moves that is killed again and again. Every tenth entry feeds a tape, each by another number of steps: a second time would show."""
 
     def __init__(self, machine, way):
         self.machine, self.way = machine, way
@@ -437,7 +437,7 @@ class Run:
         self.accounted = 0  # steps of the feeder that ended entries explain
         commands = []
         for i in range(ENTRIES):
-            if i % 5 == 4:
+            if self.feeds(i):
                 commands.append({"command": "feeder_advance", "parameters": {"feeder": "feeder1", "distance": feed_mm(i), "feedrate": 4800}})
             else:
                 commands.append(move(self.target(i)))
@@ -446,6 +446,10 @@ class Run:
         self.place = {k: i for i, k in enumerate(self.ids)}
         self.told = []  # entries that were added while it ran, as far as the client was told
         self.known = set()
+
+    @staticmethod
+    def feeds(i):
+        return i % 10 == 9
 
     def target(self, i):
         return round(self.start_x + self.way * 0.1 * (i + 1), 4)
@@ -467,7 +471,7 @@ class Run:
             assert (i in entries) + waiting.count(i) == 1, f"{i} is {'lost' if i not in entries else 'there twice'}"
         assert [i for i in waiting if i in self.place] == sorted((i for i in waiting if i in self.place), key=self.place.get), "out of order"
         assert all(entries[i]["state"] in ("done", "interrupted") for i in entries if i in self.place), [e for e in entries.values() if e["state"] == "failed"]
-        fresh = {i: e for i, e in entries.items() if i not in self.known and i in self.place and self.place[i] % 5 == 4}
+        fresh = {i: e for i, e in entries.items() if i not in self.known and i in self.place and self.feeds(self.place[i])}
         made = steps(self.machine, "feeder1")["total_steps"] - self.feed_steps - self.accounted
         sure = sum(round(feed_mm(self.place[i]) / FEED_STEP) for i, e in fresh.items() if e["state"] == "done")
         maybe = [round(feed_mm(self.place[i]) / FEED_STEP) for i, e in fresh.items() if e["state"] == "interrupted"]
@@ -481,7 +485,7 @@ class Run:
         assert waiting == []
         sent = targets(self.machine, self.since)
         for k, i in self.place.items():
-            if i % 5 != 4:
+            if not self.feeds(i):
                 count = sum(abs(x - self.target(i)) < 1e-6 for x in sent)
                 assert count == 1 if entries[k]["state"] == "done" else count <= 1, f"{entries[k]} was sent {count} times"
         assert len(sent) == len(set(sent))
