@@ -62,12 +62,12 @@ void history_end_entry(struct history_writes *w, const char *id);
 void history_add_command(struct history_writes *w, const struct history_command *c);
 void history_add_event(struct history_writes *w, uint64_t id, const struct kp_safety_event *e, double at);
 void history_set_holds(struct history_writes *w, unsigned holds);
-/* Takes w. With done, it tells in the loop, later, whether the transaction is committed; one that failed is forgotten. Without, a transaction that ends an entry
- * or sets holds is tried again until it works, in order; others are lost when they fail. False: refused, done will not come. */
+/* Takes w. With done, it tells in the loop, later, whether the transaction is committed; one that failed is forgotten. Without, a transaction that ends an
+ * entry or sets holds is tried again until it works, in order; others are lost when they fail. False: refused, done will not come. */
 bool history_commit(struct history_writes *w, history_done *done, void *user);
 
-/* Ended commands, the last first: at most limit, only those older than the one with the id `before` (NULL: from the last). page comes later, once, after all that
- * was committed before. False: refused. */
+/* Ended commands, the last first: at most limit, only those older than the one with the id `before` (NULL: from the last). page comes later, once, after all
+ * that was committed before. False: refused. */
 bool history_commands(struct history *h, int limit, const char *before, history_page *page, void *user);
 /* Safety events with a larger id, of at least this level, the last first. */
 bool history_events(struct history *h, int limit, enum kp_level least, uint64_t since, history_page *page, void *user);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The queue for app: libkp's queue is the truth, history its journal. Invariant: an entry is in the journal before its client is told, it is marked executing there
- * before anything of it is sent, and one that may have run is never sent again. */
+/* The queue for app: libkp's queue is the truth, history its journal. Invariant: an entry is in the journal before its client is told, it is marked executing
+ * there before anything of it is sent, and one that may have run is never sent again. */
 #include "jobs.h"
 
 #include <math.h>
@@ -302,8 +302,8 @@ enum kp_err jobs_add(struct jobs *j, const struct kp_queue_item *items, size_t c
     *d = (struct add){ j, items, count, bytes, done, user };
     struct history_writes *w = history_begin(j->history);
     for (size_t i = 0; i < count; i++)
-        history_add_entry(w, &(struct history_entry){ .id = items[i].id.p, .command = items[i].command.p, .params = items[i].params.p, .priority = items[i].priority,
-            .batch = items[i].batch, .stop_on_error = items[i].stop_on_error, .added_at = answer_wall() });
+        history_add_entry(w, &(struct history_entry){ .id = items[i].id.p, .command = items[i].command.p, .params = items[i].params.p,
+            .priority = items[i].priority, .batch = items[i].batch, .stop_on_error = items[i].stop_on_error, .added_at = answer_wall() });
     if (!history_commit(w, on_added, d)) {
         free(d);
         return jobs_unwritable(e);
@@ -421,9 +421,9 @@ static json_t *seconds(double at)
 static json_t *entry_json(const struct kp_queue_entry *e)
 {
     json_t *params = e->params.n ? json_loadb(e->params.p, e->params.n, 0, NULL) : json_object();
-    return json_pack("{s:s,s:s,s:o,s:i,s:s,s:o,s:o,s:o}", "queue_id", e->id, "command", e->command, "parameters", params ? params : json_object(), "priority", e->priority,
-                     "state", kp_queue_state_name(e->state), "added_at", seconds(wall(e->added_ms)), "started_at", seconds(wall(e->started_ms)), "ended_at",
-                     seconds(wall(e->ended_ms)));
+    return json_pack("{s:s,s:s,s:o,s:i,s:s,s:o,s:o,s:o}", "queue_id", e->id, "command", e->command, "parameters", params ? params : json_object(), "priority",
+                     e->priority, "state", kp_queue_state_name(e->state), "added_at", seconds(wall(e->added_ms)), "started_at",
+                     seconds(wall(e->started_ms)), "ended_at", seconds(wall(e->ended_ms)));
 }
 
 static json_t *holds_json(unsigned holds)
@@ -443,8 +443,8 @@ json_t *jobs_json(const struct jobs *j, bool listed)
     struct kp_queue_counts counts = kp_queue_counts(j->queue);
     const struct kp_queue_entry *running = kp_queue_running(j->queue), *e;
     unsigned holds = kp_queue_holds(j->queue);
-    json_t *out = json_pack("{s:I,s:b,s:b,s:o,s:o}", "queue_size", (json_int_t)(counts.pending + counts.executing), "executing", running != NULL, "paused", holds != 0,
-                            "holds", holds_json(holds), "current_command", running ? entry_json(running) : json_null());
+    json_t *out = json_pack("{s:I,s:b,s:b,s:o,s:o}", "queue_size", (json_int_t)(counts.pending + counts.executing), "executing", running != NULL, "paused",
+                            holds != 0, "holds", holds_json(holds), "current_command", running ? entry_json(running) : json_null());
     json_t *waiting = listed ? json_array() : NULL;
     for (size_t i = 0; waiting && i < JOBS_LISTED_MAX && (e = kp_queue_pending(j->queue, i)); i++)
         json_array_append_new(waiting, entry_json(e));
@@ -484,13 +484,14 @@ bool jobs_held(const struct jobs *j)
 /* One entry of the journal into the queue; what cannot be is taken out of the journal, and told. */
 static void restore(struct jobs *j, const struct history_entry *h)
 {
-    struct kp_queue_item item = { .id = kp_str_of(h->id), .command = kp_str_of(h->command), .params = kp_str_of(h->params), .priority = h->priority, .batch = h->batch,
-        .stop_on_error = h->stop_on_error };
+    struct kp_queue_item item = { .id = kp_str_of(h->id), .command = kp_str_of(h->command), .params = kp_str_of(h->params), .priority = h->priority,
+        .batch = h->batch, .stop_on_error = h->stop_on_error };
     int64_t now_ms = loop_now_ms(), added_ms = now_ms - (int64_t)((answer_wall() - h->added_at) * 1000);
     struct kp_error e;
     j->params = h->params;
     kp_error_set(&j->error, KP_OUTCOME_UNKNOWN, NULL, "the server ended while it was executed: it may have run");
-    enum kp_err rc = kp_queue_restore(j->queue, &item, h->executing ? KP_Q_EXECUTING : KP_Q_PENDING, KP_OK, h->executing || added_ms > now_ms ? now_ms : added_ms, &e);
+    int64_t at_ms = h->executing || added_ms > now_ms ? now_ms : added_ms;
+    enum kp_err rc = kp_queue_restore(j->queue, &item, h->executing ? KP_Q_EXECUTING : KP_Q_PENDING, KP_OK, at_ms, &e);
     j->error = (struct kp_error){ .code = KP_OK }, j->params = NULL;
     if (rc == KP_OK)
         return;
@@ -513,8 +514,8 @@ static void restore_all(struct jobs *j, const struct history_numbers *n)
     }
 }
 
-struct jobs *jobs_new(struct loop *l, struct app *a, struct kp_machine *m, struct lane *n, struct history *h, const struct kp_config *c, jobs_changed_fn *changed,
-                      void *user)
+struct jobs *jobs_new(struct loop *l, struct app *a, struct kp_machine *m, struct lane *n, struct history *h, const struct kp_config *c,
+                      jobs_changed_fn *changed, void *user)
 {
     struct kp_queue_options o;
     struct history_numbers numbers;

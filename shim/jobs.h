@@ -20,15 +20,16 @@ struct loop;
 /* Told of each entry that is new or another (NULL: only what holds the queue is another). */
 typedef void jobs_changed_fn(void *user, const struct kp_queue_entry *entry);
 
-/* Gives the queue as the journal has it: what was executing is interrupted, and what waits is held until somebody resumes. Borrows all. NULL when out of memory. */
-struct jobs *jobs_new(struct loop *l, struct app *a, struct kp_machine *m, struct lane *n, struct history *h, const struct kp_config *c, jobs_changed_fn *changed,
-                      void *user);
+/* Gives the queue as the journal has it: what was executing is interrupted, and what waits is held until somebody resumes. Borrows all. NULL when out of
+ * memory. */
+struct jobs *jobs_new(struct loop *l, struct app *a, struct kp_machine *m, struct lane *n, struct history *h, const struct kp_config *c,
+                      jobs_changed_fn *changed, void *user);
 /* Before the history is closed: what runs goes on without the queue, which finds it as interrupted at its next start. */
 void jobs_stop(struct jobs *j);
 void jobs_free(struct jobs *j);
 
-/* Adds all items or none; they are the caller's until done. KP_OK: done comes once, later, when they are in the journal and in the queue, or with what is wrong.
- * Else done does not come: QUEUE_FULL, DATABASE_UNAVAILABLE. */
+/* Adds all items or none; they are the caller's until done. KP_OK: done comes once, later, when they are in the journal and in the queue, or with what is
+ * wrong. Else done does not come: QUEUE_FULL, DATABASE_UNAVAILABLE. */
 typedef void jobs_added(void *user, const struct kp_error *e);
 enum kp_err jobs_add(struct jobs *j, const struct kp_queue_item *items, size_t count, jobs_added *done, void *user, struct kp_error *e);
 /* A number for entries that come together. */

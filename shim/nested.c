@@ -97,7 +97,8 @@ bool nested_check(const struct kp_machine *m, const json_t *item, const char *pr
     if (!priority && json_object_get(item, "priority"))
         ok = fault(&found, KP_INVALID_PARAMETER, "priority", "only commands of the queue have a priority");
     add_all(f, &found, prefix);
-    const struct kp_command *c = kp_command_by_name(kp_str_of(json_is_string(json_object_get(item, "command")) ? json_string_value(json_object_get(item, "command")) : ""));
+    const char *name = json_string_value(json_object_get(item, "command"));
+    const struct kp_command *c = name ? kp_command_by_name(kp_str_of(name)) : NULL;
     if (!c || !kp_command_nests(c) || (params && !json_is_object(params)))
         return false;
     snprintf(inner, sizeof inner, "%sparameters.", prefix);

@@ -152,10 +152,10 @@ static bool add_fill(struct add *d, size_t i, const json_t *item, uint64_t batch
 {
     char *params = nested_text(item);
     size_t n = params ? strlen(params) : 0;
-    d->items[i] = (struct kp_queue_item){ .id = kp_str_of(d->ids[i]), .command = kp_str_of(json_string_value(json_object_get(item, "command"))), .params = { params, n },
+    struct kp_str command = kp_str_of(json_string_value(json_object_get(item, "command")));
+    d->items[i] = (struct kp_queue_item){ .id = kp_str_of(d->ids[i]), .params = { params, n },
         .priority = (int)json_number_value(json_object_get(item, "priority")), .batch = batch, .stop_on_error = stop_on_error };
-    /* the name must outlive the request's JSON */
-    d->items[i].command = kp_str_of(kp_command_by_name(d->items[i].command)->name);
+    d->items[i].command = kp_str_of(kp_command_by_name(command)->name); /* outlives the request's JSON */
     return params != NULL;
 }
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What outlives the process, and what happens when it cannot be written or read.
 
-For the machine's owner, who looks at it after the fact. Invariant tested: the file says what was done with what result; a disk that is full or a file that is no
-good stops no direct command, and nothing that cannot be kept is queued.
+For the machine's owner, who looks at it after the fact. Invariant tested: the file says what was done with what result; a disk that is full or a file that is
+no good stops no direct command, and nothing that cannot be kept is queued.
 """
 import concurrent.futures
 import contextlib

@@ -173,8 +173,9 @@ def test_others_use_the_lane_between_entries(homed):
 # ---- what may be in it -------------------------------------------------------------------------------------------------------
 
 def test_a_batch_is_checked_whole_and_taken_whole(homed):
-    commands = [move(2000, q=1), {"command": "emergency_stop"}, {"command": "nix"}, 5, {"command": "move", "parameters": ["x"]}, {"command": "home", "priority": 5000},
-                {"parameters": {}}, {"command": "gpio_write", "parameters": {"pin": "no_such", "value": 2}}, {"command": "wait", "colour": 1}, move(10)]
+    commands = [move(2000, q=1), {"command": "emergency_stop"}, {"command": "nix"}, 5, {"command": "move", "parameters": ["x"]},
+                {"command": "home", "priority": 5000}, {"parameters": {}}, {"command": "gpio_write", "parameters": {"pin": "no_such", "value": 2}},
+                {"command": "wait", "colour": 1}, move(10)]
     with nothing_reaches_klipper(homed):
         body = refused(post(homed, "queue/batch", {"commands": commands}), "INVALID_PARAMETER")
         assert fields(body) == {
@@ -457,7 +458,8 @@ class Run:
     def add_until_it_breaks(self):
         try:
             while True:
-                status, body, _ = post(self.machine, "queue/add", {"command": "gpio_write", "parameters": {"pin": "valve2", "value": len(self.told) % 2}, "priority": -1})
+                status, body, _ = post(self.machine, "queue/add", {"command": "gpio_write", "priority": -1,
+                                                                   "parameters": {"pin": "valve2", "value": len(self.told) % 2}})
                 if status == 200:
                     self.told.append(body["data"]["queue_id"])
                 time.sleep(0.02)
