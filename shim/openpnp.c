@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The URLs for OpenPnP's HttpActuator. They change the machine by GET, so they are off by default, served on a loopback address only, hold a token, and no
- * web page may ask them. Answers are one line of text: ok, read:VALUE or !! and what is wrong. Invariant: a call is one of the registry's, checked as REST's. */
+ * web page may ask them. Answers are one line of text: ok, read:VALUE or !! and what is wrong.
+ * Invariant: a call is one of the registry's, checked as REST's. */
 #include "openpnp.h"
 
 #include <jansson.h>

@@ -17,7 +17,8 @@ from measure import NotMeasured, Rpc, call
 from report import Figure
 
 FIGURES = [
-    Figure("gcode.barrier_vs_moonraker", "ratio", "<= 1.25", "M400 and M114 at rest, through the port, over the same two in one script on Moonraker's unix socket"),
+    Figure("gcode.barrier_vs_moonraker", "ratio", "<= 1.25",
+           "M400 and M114 at rest, through the port, over the same two in one script on Moonraker's unix socket"),
     Figure("gcode.barrier_vs_pty", "ratio", "<= 2.2", "the same over the two lines on Klipper's own pty"),
     Figure("gcode.read_ms", "ms", "<= 0.5", "M105 with nothing pending, median"),
     Figure("gcode.overhead_vs_moonraker", "ratio", "<= 1.3",
@@ -135,7 +136,8 @@ class Bench:
                 times[side].append(sides[side]())
                 time.sleep(GAP_S + random.uniform(0, GAP_S))
         port, moonraker, pty = (median_ms(times[side]) for side in ("port", "moonraker", "pty"))
-        self.report.line(f"M400 and M114 at rest, medians of {self.pairs}: port {port:.3f} ms, Moonraker's unix socket {moonraker:.3f} ms, Klipper's pty {pty:.3f} ms")
+        self.report.line(f"M400 and M114 at rest, medians of {self.pairs}: port {port:.3f} ms, "
+                         f"Moonraker's unix socket {moonraker:.3f} ms, Klipper's pty {pty:.3f} ms")
         self.report.figure("gcode.barrier_vs_moonraker", port / moonraker)
         self.report.figure("gcode.barrier_vs_pty", port / pty)
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Fuzz target of the G-code port: any bytes as a client's stream, in pieces, with Klipper's answers, failures, pushes, shutdowns and a slow reader between them.
+/* Fuzz target of the G-code port: any bytes as a client's stream, in pieces, with Klipper's answers, failures, pushes, shutdowns and a slow reader
+ * between them.
  * Whatever comes, one script is in flight, no script leaves the limits, every line gets one last word, in one line, and a halted client moves nothing.
  * Each byte of the input from 0xf0 on is an event, all others are the client's. */
 #include "../unit/port_fixture.h"

@@ -324,7 +324,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PLAIN(moves_run_ahead_and_a_barrier_waits), PLAIN(an_m114_long_after_asks_again), PLAIN(klippers_place_counts),
         PLAIN(a_pin_holds_its_ok_and_nothing_else), PLAIN(a_pin_that_is_never_seen_is_no_ok), PLAIN(pins_written_twice_are_waited_for),
-        PLAIN(reads_are_sampled_after_what_came_before), PLAIN(errors_latch), PLAIN(a_line_that_fails_gives_no_report), PLAIN(a_refused_script_puts_the_acceleration_back),
+        PLAIN(reads_are_sampled_after_what_came_before), PLAIN(errors_latch), PLAIN(a_line_that_fails_gives_no_report),
+        PLAIN(a_refused_script_puts_the_acceleration_back),
         PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
