@@ -233,6 +233,15 @@ def test_refused_lines_reach_nobody(homed, client, bad):
         assert again.ask("M114")[0].startswith("ok C: X:150.0000 ")
 
 
+def test_same_words_as_rest(homed, client):
+    """What the port refuses, REST refuses in the same words."""
+    for line, command, body in (("G1 X301", "motion/move", {"x": 301}), ("G1 Y-0.001", "motion/move", {"y": -0.001}),
+                                ("G1 Z-31 X100", "motion/move", {"z": -31, "x": 100})):
+        reply = client.ask(line)
+        assert reply == ["!! " + post(homed, command, body)[1]["error_message"]]
+        assert client.ask("M999") == ["ok"]
+
+
 def test_ahead_of_an_error(homed, client):
     """What was sent behind a bad line is not done, what was before it is."""
     client.send("G1 X140 F12000\nG1 X999\nG1 X10\nM800\nM114\n")
