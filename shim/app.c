@@ -292,11 +292,8 @@ static void on_changed(void *user)
     lane_changed(a->lane);
     if (klippy != KP_KLIPPY_READY)
         app_reads_that_waited(a, true);
-    if (app_request_waiting(a, FOR_RESET))
-        stop_forget(a->stop);
+    app_reset_changed(a, klippy);
     stop_changed(a->stop, klippy);
-    if (klippy == KP_KLIPPY_READY && app_request_waiting(a, FOR_RESET))
-        app_release(a);
     monitor_look(a->monitor);
     events_mirror(a->events);
     for (struct app_watch *w = a->watches; w; w = w->next)

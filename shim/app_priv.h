@@ -21,6 +21,7 @@ struct app_request {
     struct batch *batch;
     struct loop_timer *deadline;
     int64_t began_ms;
+    bool restarted, again;       /* FOR_RESET: Klipper went since it was told to restart; it was told twice */
 };
 
 /* The text of a read, kept until the mirror changes. */
@@ -77,7 +78,8 @@ void app_reads_free(struct app *a);
 /* app_stop.c */
 struct app_request *app_stop_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user);
 struct app_request *app_reset_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user);
-void app_release(struct app *a);
+/* Klipper's state is another while a reset waits for it. */
+void app_reset_changed(struct app *a, enum kp_klippy klippy);
 void app_on_stopped(void *user, const char *by);
 void app_on_reaction(void *user, unsigned reaction);
 

@@ -63,7 +63,7 @@ struct app_request *app_stop_begin(struct app *a, const struct kp_call *call, co
 }
 
 /* Klipper is ready and the latch may go, unless its cause is still there. */
-void app_release(struct app *a)
+static void release(struct app *a)
 {
     struct app_request *r;
     struct kp_error e;
@@ -91,6 +91,41 @@ static void on_restart(void *user, const struct mr_reply *reply)
                           json_pack("{s:o}", "klipper", answer_klipper(a->machine, reply->message ? reply->message : "")));
 }
 
+static void restart(struct app *a)
+{
+    mr_call(state_moonraker(a->state), "printer.firmware_restart", NULL, RESET_MS, on_restart, a);
+}
+
+/* A busy host may fail to reset its microcontroller, and Klipper comes back with an error that the next restart mends (tried): that is asked for once. */
+static void came_back_with_error(struct app *a)
+{
+    struct app_request *r = app_request_waiting(a, FOR_RESET);
+    if (!r || !r->restarted)
+        return;
+    if (!r->again) {
+        log_line(LOG_WARNING, "app", "reset=again klipper=error message=\"%s\"", kp_machine_klippy_message(a->machine));
+        r->again = true, r->restarted = false;
+        restart(a);
+        return;
+    }
+    while ((r = app_request_waiting(a, FOR_RESET)))
+        app_request_fail_with(r, KP_EXECUTION_FAILED, "Klipper came back with an error", json_pack("{s:o}", "klipper", answer_klipper(a->machine, NULL)));
+}
+
+void app_reset_changed(struct app *a, enum kp_klippy klippy)
+{
+    struct app_request *r = app_request_waiting(a, FOR_RESET);
+    if (!r)
+        return;
+    stop_forget(a->stop);
+    if (klippy == KP_KLIPPY_ERROR)
+        came_back_with_error(a);
+    else if (klippy == KP_KLIPPY_READY)
+        release(a);
+    else
+        r->restarted = true;
+}
+
 struct app_request *app_reset_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user)
 {
     if (!kp_machine_moonraker_connected(a->machine)) {
@@ -102,9 +137,9 @@ struct app_request *app_reset_begin(struct app *a, const struct kp_call *call, c
         return NULL;
     app_request_record(r, how);
     if (kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY && !stop_owed(a->stop)) {
-        app_release(a);
+        release(a);
         return NULL;
     }
-    mr_call(state_moonraker(a->state), "printer.firmware_restart", NULL, RESET_MS, on_restart, a);
+    restart(a);
     return r;
 }

@@ -100,6 +100,22 @@ def test_reset_brings_it_back(homed):
     assert axis(homed, "x") == pytest.approx(30, abs=helpers.X_STEP)
 
 
+def test_reset_into_an_error(homed):
+    """Klipper does not come back: that is told with its own words, before the reset's time is over."""
+    config = homed.data / "config" / "printer.cfg"
+    good = config.read_text()
+    config.write_text(good + "\n[no_such_section]\n")
+    try:
+        stop(homed)
+        body = refused(post(homed, "system/reset", timeout=40), "EXECUTION_FAILED")
+        assert body["details"]["klipper"]["state"] == "error" and "no_such_section" in body["details"]["klipper"]["message"]
+        assert safety(homed)["emergency_stop_active"] is True
+    finally:
+        config.write_text(good)
+    ok(post(homed, "system/reset", timeout=40))
+    assert safety(homed)["emergency_stop_active"] is False
+
+
 def test_who_waited_is_answered(homed):
     """In flight: EMERGENCY_STOP_ACTIVE. Not sent: CANCELLED. Nothing of it ever runs."""
     move = long_move(homed)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Emergency stops under load, for the tests and scripts/bench: 64 REST clients, 50 WebSockets and a full queue, a machine in motion, a stop.
+
+Invariant: times are CLOCK_MONOTONIC, which the simulated machine's log has too; a trial's last step is what that log says, not what anybody answered.
+"""
+import http.client
+import json
+import random
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+
+from rig_process import Process
+from ws_client import Raw
+
+REST_CLIENTS, WEBSOCKETS, QUEUE = 64, 50, 1000
+BATCH = 100
+NEAR_MM, FAR_MM, FEEDRATE = 20, 250, 3000  # 4.6 s of motion
+
+
+@dataclass
+class Trial:
+    """Seconds from the request."""
+    written: float    # until our stop is on Moonraker's socket; None: it went to Klipper directly
+    last_step: float
+
+
+class Proxy:
+    """Between the shim and Moonraker's unix socket; `stops` holds when each emergency stop went by."""
+
+    def __init__(self, path, upstream):
+        self.path, self.upstream, self.stops = path, upstream, []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen(8)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self):
+        self.listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            try:
+                server.connect(str(self.upstream()))
+            except OSError:  # Moonraker does not serve yet: the client tries again
+                client.close()
+                continue
+            threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
+
+    def _pump(self, source, sink, ours):
+        try:
+            while data := source.recv(65536):
+                at = time.monotonic()
+                if ours and b'"printer.emergency_stop"' in data:
+                    self.stops.append(at)
+                sink.sendall(data)
+        except OSError:
+            pass
+        for s in (source, sink):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+class Load:
+    """Clients that ask again as soon as they are answered, WebSockets subscribed to everything, and a queue as full as it goes."""
+
+    def __init__(self, machine):
+        self.machine, self.end = machine, threading.Event()
+        self.script = machine.dir / "load.py"
+        self.script.write_text(READER)
+        self.process = Process(machine.dir, "load", [sys.executable, self.script, machine.port, REST_CLIENTS])
+        self.process.start()
+        self.sessions = [Raw(machine) for _ in range(WEBSOCKETS)]
+        for s in self.sessions:
+            s.send("subscribe", {"events": ["position", "sensors", "queue", "status", "gpio", "actuators", "safety"]})
+        self.drain = threading.Thread(target=self._drain, daemon=True)
+        self.drain.start()
+
+    def _drain(self):
+        for s in self.sessions:
+            s.socket.settimeout(0.01)
+        while not self.end.is_set():
+            for s in self.sessions:
+                try:
+                    s.socket.recv(1 << 20)
+                except TimeoutError:
+                    pass
+                except OSError:
+                    return
+
+    def close(self):
+        self.end.set()
+        self.drain.join(5)
+        for s in self.sessions:
+            s.socket.close()
+        self.process.stop()
+
+
+def ok(answer):
+    assert answer[0] == 200, answer
+    return answer[1]["data"]
+
+
+def ready(machine):
+    """Reset, told where it stands, and in a motion that the full queue holds; every other entry waits."""
+    ok(machine.post("/api/v1/system/reset", {}, timeout=40))
+    machine.wait_klipper_ready(20)
+    for name, mm in (("x", NEAR_MM), ("y", 50), ("z", -20)):
+        machine.sim_cmd(f"place_axis {name} {mm}")
+    enable = [f"SET_STEPPER_ENABLE STEPPER=stepper_{name} ENABLE=1" for name in "xyz"]
+    machine.gcode("\n".join([*enable, f"SET_KINEMATIC_POSITION X={NEAR_MM} Y=50 Z=-20"]))
+    ok(machine.request("DELETE", "/api/v1/queue/clear"))
+    ok(machine.post("/api/v1/system/pause", {}))
+    entry = {"command": "move", "parameters": {"x": FAR_MM, "feedrate": FEEDRATE, "wait": True}}
+    for _ in range(QUEUE // BATCH):
+        ok(machine.post("/api/v1/queue/batch", {"commands": [entry] * BATCH}))
+    deadline = time.monotonic() + 10
+    while len(ok(machine.get("/api/v1/position"))["homed_axes"]) < 3:
+        assert time.monotonic() < deadline, "it is not seen as homed"
+        time.sleep(0.05)
+    before = machine.sim_cmd("steps x")["total_steps"]
+    ok(machine.post("/api/v1/system/resume", {}))
+    while machine.sim_cmd("steps x")["total_steps"] == before:
+        assert time.monotonic() < deadline, "it does not move"
+        time.sleep(0.01)
+    time.sleep(random.uniform(0.05, 0.5))
+
+
+def last_step(machine):
+    return max(s["last_step_s"] for s in machine.sim_cmd("status")["steppers"].values())
+
+
+def stop(machine, proxy):
+    """One trial by our REST interface, on a connection that is open already."""
+    ready(machine)
+    client = http.client.HTTPConnection("127.0.0.1", machine.port, timeout=10)
+    client.connect()
+    seen = len(proxy.stops)
+    asked = time.monotonic()
+    client.request("POST", "/api/v1/system/emergency_stop", "{}", {"Content-Type": "application/json"})
+    answer = client.getresponse()
+    body = json.loads(answer.read())
+    assert answer.status == 200 and body["data"]["emergency_stop_active"] is True, body
+    client.close()
+    time.sleep(0.2)
+    assert len(proxy.stops) > seen, "no stop went to Moonraker"
+    return Trial(proxy.stops[seen] - asked, last_step(machine) - asked)
+
+
+def stop_directly(machine):
+    """The same by Klipper's own socket."""
+    ready(machine)
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(str(machine.klippy_socket))
+        asked = time.monotonic()
+        s.sendall(json.dumps({"id": 1, "method": "emergency_stop"}).encode() + b"\x03")
+        time.sleep(0.2)
+    return Trial(None, last_step(machine) - asked)
+
+
+# Its own process, so that the clients' work does not wait for ours.
+READER = '''
+import selectors, socket, sys
+port, clients = int(sys.argv[1]), int(sys.argv[2])
+paths = ["/api/v1/status", "/api/v1/gpio/read_all", "/api/v1/position", "/api/v1/sensor/read_all"]
+selector = selectors.DefaultSelector()
+def ask(c, i):
+    c.sendall(f"GET {paths[i % 4]} HTTP/1.1\\\\r\\\\nHost: localhost\\\\r\\\\n\\\\r\\\\n".encode())
+for i in range(clients):
+    c = socket.create_connection(("127.0.0.1", port))
+    selector.register(c, selectors.EVENT_READ, [i, b""])
+    ask(c, i)
+print("ready", flush=True)
+while True:
+    for key, _ in selector.select():
+        data = key.fileobj.recv(1 << 16)
+        if not data:
+            sys.exit(0)
+        key.data[1] += data
+        head, _, body = key.data[1].partition(b"\\\\r\\\\n\\\\r\\\\n")
+        length = [int(l.split(b":")[1]) for l in head.split(b"\\\\r\\\\n") if l.lower().startswith(b"content-length")]
+        if length and len(body) >= length[0]:
+            key.data[0] += 1
+            key.data[1] = b""
+            ask(key.fileobj, key.data[0])
+'''.replace("\\\\", "\\")
