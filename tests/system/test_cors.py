@@ -16,7 +16,7 @@ from helpers import Later, get, http_text, nothing_reaches_klipper, ok, pin, pos
 
 KEY, OWN_KEY = "sesame-0123456789-moonraker", "sesame-9876543210-ours"
 LISTED, LISTED_TOO, FOREIGN = "http://bench.local", "https://panel.local:8443", "http://evil.example"
-WRITE = ("gpio/write", {"pin": "valve1", "value": 1})
+WRITE = ("gpio/write", {"pin": "valve1", "value": 1, "wait": True})  # so that nothing of it is still under way when a test looks
 
 
 @pytest.fixture(scope="module")
