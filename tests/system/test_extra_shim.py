@@ -14,15 +14,29 @@ TICK_S = 0.25  # of Klipper's status
 
 EXTRA = """
 [klipperplace]
+[temperature_sensor vacuum2]
+sensor_pin: PE7
+[pnp_sensor vac]
+sensor_pin: PE1
+report_time: 0.010
+unit: kPa
+calibration:
+    0.5, 0
+    4.5, -90
 [gcode_macro BUSY]
 gcode:
     {% for i in range(400) %}{% for j in range(400) %}{% endfor %}{% endfor %}
+"""
+SENSOR = """
+[sensor vacuum2]
+object: pnp_sensor vac
+report_time: 0.010
 """
 
 
 @pytest.fixture(scope="module")
 def machine():
-    with rig.Rig(extras=True, printer_extra=EXTRA) as r:
+    with rig.Rig(extras=True, printer_extra=EXTRA, klipperplace_extra=SENSOR, world_extra="adc spare pin=PE7 value=0.1") as r:
         yield r
 
 
@@ -48,6 +62,16 @@ def test_live_reads(machine):
         path = ("gpio/read?pin=start_button&live=true", "sensor/read?sensor=vacuum1&live=true", "position?live=true")[i % 3]
         ok(get(machine, path))
     assert time.monotonic() - began < 8 * TICK_S
+
+
+def test_a_pnp_sensor_is_a_sensor(machine):
+    """What it shows a moment ago: the level was changed 50 ms before."""
+    for level, kpa in ((0.5, -45), (0.3, -22.5)):
+        machine.sim_cmd(f"adc PE1 {level}")
+        time.sleep(0.05)
+        sensor = ok(get(machine, "sensor/read?sensor=vacuum2&live=true"))
+        assert sensor["value"] == pytest.approx(kpa, abs=0.1) and sensor["unit"] == "kPa"
+    machine.sim_cmd("adc PE1 auto")
 
 
 def test_inputs_at_once(machine):
@@ -107,7 +131,8 @@ def test_margin_is_told(machine):
 def test_without_it_again(machine):
     """Klipper restarted without the section: the shim says so and reads as before."""
     config = machine.data / "config" / "printer.cfg"
-    config.write_text(config.read_text().replace("[klipperplace]", ""))
+    text = config.read_text()
+    config.write_text(text[:text.index("[klipperplace]")] + text[text.index("[gcode_macro BUSY]"):])
     Later(machine.moonraker_call, "printer.restart")
     wait_for("Klipper goes", lambda: machine.get("/ready")[0] != 200, 10)
     wait_for("and is back", lambda: machine.get("/ready")[0] == 200, 20)
