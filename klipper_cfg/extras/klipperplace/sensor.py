@@ -83,6 +83,8 @@ class PnpSensor:
     def get_status(self, eventtime):
         print_time, raw = self.sample
         age = self.adc.get_mcu().estimated_print_time(eventtime) - print_time
+        if not print_time:  # the first sample comes a second or two after Klipper's start
+            return {"value": None, "raw": None, "unit": self.unit, "time": None, "fault": self.fault or "no sample"}
         return {"value": round(self.value_of(raw), 3), "raw": round(raw, 5), "unit": self.unit, "time": eventtime - age,
                 "fault": self._fault(raw, age)}
 
