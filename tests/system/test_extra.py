@@ -305,7 +305,7 @@ def test_wait_sensor_stuck(fast):
 
 def stall(machine, seconds, script):
     """Klipper stands still for so long after the script's first line, whose start is not sent yet: BUSY keeps it from that for some ms.
-    Where this machine made it much longer, there is nothing to see."""
+    Gives how long it was. Where this machine made it much longer, a shutdown says nothing."""
     with rig.Pushes(machine.klippy_socket) as console:
         later = Later(rig.rpc, machine.klippy_socket, "gcode/script", {"script": script.replace("\n", "\nRESPOND MSG=now\nBUSY\n", 1)})
         while "now" not in console.next(5)["response"]:
@@ -314,17 +314,23 @@ def stall(machine, seconds, script):
         machine.klipper.pause()
         time.sleep(seconds)
         machine.klipper.resume()
-    if time.monotonic() - began > seconds + 0.2 * LEAD_S:
-        pytest.skip("this machine is too busy: a stall became much longer than meant")
-    return later.answer(20)
+    was = time.monotonic() - began
+    try:
+        later.answer(20)
+    except rig.RpcError:
+        if was > seconds + 0.2 * LEAD_S:
+            pytest.skip(f"this machine is too busy: a stall of {seconds:.3f} s became one of {was:.3f}")
+        raise
+    return was
 
 
 def test_stalls(fast):
     """Stalls of up to 0.6 of the lead: no shutdown. The first margin below half brings Klipper's own timing, which is told."""
     with rig.Pushes(fast.klippy_socket, "klipperplace_push") as pushes:
-        for i in range(4):
-            stall(fast, LEAD_S * 0.25, f"SET_PIN PIN=valve1 VALUE={i % 2}\nG1 X{100 + i % 2} F30000\nM400")
-        assert 50 < extra(fast)["margin_ms"] < 80 and extra(fast)["timing"] == "fast"
+        longest = max(stall(fast, LEAD_S * 0.25, f"SET_PIN PIN=valve1 VALUE={i % 2}\nG1 X{100 + i % 2} F30000\nM400") for i in range(4))
+        status = extra(fast)
+        if longest < 0.4 * LEAD_S:
+            assert 50 < status["margin_ms"] < 80 and status["timing"] == "fast"
         for i in range(400 if rig.long_run() else 15):
             stall(fast, LEAD_S * 0.6 * (i % 5 + 1) / 5, f"SET_PIN PIN=valve1 VALUE={i % 2}\nG1 X{100 + i % 2} F30000\nM400")
         status = extra(fast)

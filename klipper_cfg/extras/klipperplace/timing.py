@@ -151,6 +151,15 @@ class Timing:
         klipper.check_start(manual)
         self.enable = self.printer.lookup_object("stepper_enable")
         self.ready = self.reactor.monotonic()
+        try:  # all that a start will ask, once, before anything is hooked: an error in the middle of a move would be a shutdown
+            self._against()
+            self._enabled(toolhead.get_kinematics().get_steppers())
+            self._moves_cold(toolhead.lookahead.queue)
+            for stepper in manual:
+                self._enabled(stepper.steppers)
+            self.get_status(self.ready)
+        except Exception as e:
+            raise known.Unknown("what a start asks of Klipper is not known: %s" % (e,))
         self.own_process = toolhead._process_lookahead
         self.own_pause = toolhead._check_pause
         klipper.hook()
