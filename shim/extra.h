@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The Klipper extra (klipper_cfg/extras/klipperplace), as far as the shim uses it: is it there, what does it say of itself. Without it everything works, slower. */
+/* The Klipper extra (klipper_cfg/extras/klipperplace), as far as the shim uses it: is it there, what does it say of itself. Without it all works, slower. */
 #ifndef EXTRA_H
 #define EXTRA_H
 

@@ -25,8 +25,10 @@ FIGURES = [
     Figure("extra.pin50_ms", "ms", "<= 65", "as pin_ms, experimental lead of 50 ms"),
     Figure("extra.stop_go50_ms", "ms", "<= 100", "as stop_go_ms, experimental lead of 50 ms"),
     Figure("extra.event_ms", "ms", "<= 10", "from a button at the microcontroller to the message at a WebSocket subscriber, median"),
-    Figure("extra.placement_gain", "ratio", ">= 1.3", "time of a placement of eight stops, a pick and a place on Moonraker's socket, without the extra over with it, lead 100 ms"),
-    Figure("extra.shutdowns", "stops", "<= 0", "shutdowns of a strict microcontroller behind a line with delay and jitter, processor and disk under stress, lead 100 ms"),
+    Figure("extra.placement_gain", "ratio", ">= 1.3",
+           "time of a placement of eight stops, a pick and a place on Moonraker's socket, without the extra over with it, lead 100 ms"),
+    Figure("extra.shutdowns", "stops", "<= 0",
+           "shutdowns of a strict microcontroller behind a line with delay and jitter, processor and disk under stress, lead 100 ms"),
 ]
 LEADS = {"as shipped": None, "100 ms": 0.100, "50 ms": 0.050, "30 ms": 0.030}
 SETTLE_S = 11         # the extra begins 10 s after Klipper is ready
@@ -34,6 +36,7 @@ REST_S = 0.45         # and up to so much more, before a start from rest: past w
 TICK_S = 0.25
 ROUNDS, QUICK_ROUNDS = 25, 5
 STOPS, LONG_STOPS = 200, 5000
+STRESS_STOPS = ["G1 X101 F30000\nM400", "SET_PIN PIN=valve1 VALUE=1\nM400", "G1 X100 F30000\nM400", "SET_PIN PIN=valve1 VALUE=0\nM400"]
 LINE = ("--wire-delay", "1000", "--wire-jitter", "3000")
 # One placement in the order of OpenPnP: to the part, down, vacuum, up, to the board, down, release, up; after each motion it waits.
 PLACEMENT = ["G1 X40 Y20 F30000\nM400", "G1 Z-5 F6000\nM400", "SET_PIN PIN=valve1 VALUE=1\nM400", "G1 Z0 F6000\nM400",
@@ -215,10 +218,11 @@ class Bench:
             with Stress():
                 done = 0
                 while done < stops and not strict.rig.sim_cmd("status")["mcu"]["shutdown"]:
-                    strict.script(("G1 X101 F30000\nM400", "SET_PIN PIN=valve1 VALUE=1\nM400", "G1 X100 F30000\nM400", "SET_PIN PIN=valve1 VALUE=0\nM400")[done % 4])
+                    strict.script(STRESS_STOPS[done % len(STRESS_STOPS)])
                     done += 1
             said, sim = strict.extra(), strict.rig.sim_cmd("status")
-            self.report.line(f"stress: {done} stops, smallest margin {said['margin_ms']} ms, late {sim['counts']['late']}, own timing back: {said['stopped'] or 'no'}")
+            self.report.line(f"stress: {done} stops, smallest margin {said['margin_ms']} ms, late {sim['counts']['late']}, "
+                             f"own timing back: {said['stopped'] or 'no'}")
             self.report.figure("extra.shutdowns", sim["mcu"]["shutdowns"])
         finally:
             strict.stop(check=False)
