@@ -179,9 +179,22 @@ def test_link_in_the_sidebar(machine):
     assert [link["href"] for link in navi] == ["/server/klipperplace/panel"]
 
 
-def test_switched_off(make_rig):
-    """Each feature by its option; a Moonraker that differs costs one line in the log, and what others wrote into navi.json stays."""
-    machine = make_rig(shim=False, component="panel: False\nsensors: False\nconsole: False\nnavi: False\n")
-    assert http_call(machine, "GET", "/server/klipperplace/panel")[0] == 404
-    assert machine.moonraker_call("server.info")["failed_components"] == [] and "sensor" not in machine.moonraker_call("server.info")["components"]
-    assert not (machine.data / "config" / ".theme").exists()
+def test_switched_off():
+    """Each feature by its option. One that cannot be had costs one line in the log and nothing else; what others wrote into navi.json stays."""
+    machine = rig.Rig(shim=False, component="panel: False\nsensors: False\nconsole: False\n")
+    navi = machine.data / "config" / ".theme" / "navi.json"
+    navi.parent.mkdir()
+    navi.write_text('{"no": "list"}')
+    with machine:
+        assert http_call(machine, "GET", "/server/klipperplace/panel")[0] == 404
+        info = machine.moonraker_call("server.info")
+        assert info["failed_components"] == [] and "sensor" not in info["components"]
+        log = (machine.data / "logs" / "moonraker.log").read_text()
+        assert log.count("navi is left out") == 1 and log.count("left out, this Moonraker") == 1 and navi.read_text() == '{"no": "list"}'
+        wait_for("it reads all the same", lambda: not machine.moonraker_call("api.gpio_monitor.input", {"pin": "start_button"})["stale"], 5)
+        mine = {"title": "Mine", "href": "/mine"}
+        navi.write_text(json.dumps([mine, {"title": "KlipperPlace", "href": "/server/klipperplace/panel"}]))
+        conf = machine.data / "config" / "moonraker.conf"
+        conf.write_text(conf.read_text().replace("panel: False", "panel: False\nnavi: False"))
+        machine.moonraker_call("server.restart")
+        wait_for("our link is gone", lambda: json.loads(navi.read_text()) == [mine], 15)
