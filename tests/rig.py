@@ -218,14 +218,15 @@ class Rig:
     world_extra    lines appended to the simulated world
     component      Moonraker loads the component klipperplace: True, or the text of its options
     configs        {name: path} of the configuration files in place of the demo's
+    moonraker_code with component: a line of Python that Moonraker's process runs before it starts, to be another Moonraker
     sim_args       more options for kp-sim
     shim_env       more environment for the shim
     """
 
     def __init__(self, *, shim=True, strict=False, extras=False, second_mcu=None, websocket=False, printer_extra="",
-                 moonraker_extra="", klipperplace_extra="", world_extra="", sim_args=(), shim_env=None, component=False, configs=None):
+                 moonraker_extra="", klipperplace_extra="", world_extra="", sim_args=(), shim_env=None, component=False, configs=None, moonraker_code=""):
         clean_stale()
-        self.component = component
+        self.component, self.moonraker_code = component, moonraker_code
         if component:
             moonraker_extra += "\n[klipperplace]\n" + (component if isinstance(component, str) else "panel: True\n")
         self.dir = Path(tempfile.mkdtemp(prefix="kp-rig-", dir="/tmp"))
@@ -319,6 +320,7 @@ class Rig:
                 (package / file.name).symlink_to(file)
         (package / built.name).symlink_to(built)
         code = ("import runpy, sys, moonraker.components as c; c.__path__.append(sys.argv.pop(1)); sys.argv[0] = 'moonraker';"
+                f"{self.moonraker_code or 'pass'};"
                 "runpy.run_module('moonraker', run_name='__main__', alter_sys=True)")
         env = extension_env(built)
         return ["-c", code, package.parent], {**env, "PYTHONDONTWRITEBYTECODE": "1", **({"ASAN_OPTIONS": "detect_leaks=0"} if env else {})}

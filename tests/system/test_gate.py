@@ -11,7 +11,7 @@ import pytest
 import helpers
 import rig
 from helpers import Later, ok, pin, post, wait_for
-from moonraker_client import Client
+from moonraker_client import Client, http_call
 
 MORE = "[fan_generic blower]\npin: PD7\n"
 ANSWER = (rig.REPO / "klipper_cfg" / "macros.cfg").read_text().split("[gcode_macro _KP_ANSWER]")[1]
@@ -67,6 +67,17 @@ def test_writes_go_through_the_shim(machine):
         machine.shim.resume()
     assert later.answer(10)["speed"] == 0
     wait_for("the fan stops", lambda: pin(machine, "PD7") == 0, 2)
+
+
+def test_by_http_too(machine):
+    """A query string's numbers are numbers for the shim."""
+    status_, done = http_call(machine, "POST", "/api/fan_control/set", {"fan": "blower", "speed": "0.5"})
+    assert status_ == 200 and done["speed"] == 0.5
+    status_, done = http_call(machine, "POST", "/api/pwm_control/ramp", {"pin": "light", "start_value": "0", "end_value": "1", "duration": "0.5", "steps": "5"})
+    assert status_ == 200 and done["pin"] == "light" and done["steps"] == 5, done
+    wait_for("the end of the ramp", lambda: pin(machine, "PD4") > 0.99, 5)
+    assert http_call(machine, "POST", "/api/pwm_control/set", body={"pin": "light", "value": 0})[0] == 200
+    assert pin(machine, "PD4") == 0 and blower(machine, 0)["speed"] == 0
 
 
 def test_errors_come_back_whole(machine):

@@ -181,20 +181,22 @@ def test_link_in_the_sidebar(machine):
 
 def test_switched_off():
     """Each feature by its option. One that cannot be had costs one line in the log and nothing else; what others wrote into navi.json stays."""
-    machine = rig.Rig(shim=False, component="panel: False\nsensors: False\nconsole: False\n")
+    other = "import moonraker.components.sensor as s; s.load_component = lambda config: object()"  # keeps its sensors elsewhere
+    machine = rig.Rig(shim=False, component="panel: False\nconsole: False\n", moonraker_code=other)
     navi = machine.data / "config" / ".theme" / "navi.json"
     navi.parent.mkdir()
     navi.write_text('{"no": "list"}')
     with machine:
         assert http_call(machine, "GET", "/server/klipperplace/panel")[0] == 404
         info = machine.moonraker_call("server.info")
-        assert info["failed_components"] == [] and "sensor" not in info["components"]
+        assert info["failed_components"] == [] and "klipperplace" in info["components"]
         log = (machine.data / "logs" / "moonraker.log").read_text()
-        assert log.count("navi is left out") == 1 and log.count("left out, this Moonraker") == 1 and navi.read_text() == '{"no": "list"}'
+        assert log.count("navi is left out") == 1 and log.count("sensors is left out") == 1 and log.count("left out, this Moonraker") == 2 and navi.read_text() == '{"no": "list"}'
         wait_for("it reads all the same", lambda: not machine.moonraker_call("api.gpio_monitor.input", {"pin": "start_button"})["stale"], 5)
         mine = {"title": "Mine", "href": "/mine"}
         navi.write_text(json.dumps([mine, {"title": "KlipperPlace", "href": "/server/klipperplace/panel"}]))
         conf = machine.data / "config" / "moonraker.conf"
-        conf.write_text(conf.read_text().replace("panel: False", "panel: False\nnavi: False"))
+        conf.write_text(conf.read_text().replace("panel: False", "panel: False\nnavi: False\nsensors: False"))
         machine.moonraker_call("server.restart")
         wait_for("our link is gone", lambda: json.loads(navi.read_text()) == [mine], 15)
+        assert (machine.data / "logs" / "moonraker.log").read_text().count("left out") == 2
