@@ -103,7 +103,7 @@ def queued(machine):
 
 def test_question_about_a_failed_pick(machine):
     """The queue waits, both dashboards show a dialog, and each of its buttons does what it says; placements and failures are lines in the console."""
-    empty = {"x": 40, "y": 20, "place_x": 130, "place_y": 130, "nozzle": "N1"}
+    empty = {"x": 40, "y": 20, "place_x": 130, "place_y": 130, "nozzle": "N1", "feedrate": 24000}
     light = [{"command": "gpio_write", "parameters": {"pin": "valve2", "value": v}} for v in (1, 0)]
 
     def ask(rest):
@@ -198,7 +198,7 @@ def test_configuration_to_start_from():
         machine.gcode("PNP_LIGHTS S=0.5")
         wait_for("both lights", lambda: all(abs(pin(machine, p) - 0.5) < 0.01 for p in ("PD4", "PD5")), 3)
         ok(post(machine, "feeder/advance", {"feeder": "feeder1", "distance": 4}))
-        ok(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1"}))
+        ok(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1", "feedrate": 24000}))
         assert machine.sim_cmd("status")["drops"] == 1
         machine.gcode("PNP_PARK\nM400")
         assert abs(helpers.axis(machine, "x")) < 0.02 and abs(helpers.axis(machine, "z")) < 0.02

@@ -117,7 +117,7 @@ def test_live_in_an_iframe(machine, browser):
     wait_for("Klipper is told", lambda: browser.text("klipper") == "Klipper ready", 10)
     helpers.make_homed(machine)
     ok(post(machine, "feeder/advance", {"feeder": "feeder1", "distance": 4}))
-    ok(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1"}))
+    ok(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1", "feedrate": 24000}))
     wait_for("the position", lambda: browser.rows("position").get("X") == "120" and browser.rows("position").get("Y") == "120", 3)
     assert "none" not in browser.rows("nozzles") and set(browser.rows("feeders")) == {f"feeder{i}" for i in range(1, 7)}
     wait_for("the placement", lambda: "placed N1" in browser.rows("queue").values() and browser.rows("queue")["klipperplaced"] == "connected", 3)
