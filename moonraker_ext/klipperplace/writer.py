@@ -125,7 +125,8 @@ class Writer:
         if command.startswith("fan_"):
             fan = self.mirror.machine.fan(args.get("fan", "fan"))
             if abs(fan["speed"] - value) > SHOWN:
-                raise errors.make(self.server, "EXECUTION_FAILED", 500, f"Klipper took the command and shows {fan['speed']:g} for {fan['name']}", got=fan["speed"])
+                raise errors.make(self.server, "EXECUTION_FAILED", 500, f"Klipper took the command and shows {fan['speed']:g} for {fan['name']}",
+                                  got=fan["speed"])
             return {"fan": fan["name"], "speed": value}
         pin = self.mirror.machine.pin(args["pin"])
         return {"pin": pin["name"], "value": value, "cycle_time": pin["cycle_time_s"]}

@@ -221,7 +221,8 @@ static PyObject *on_state(PyObject *self, PyObject *unused)
     (void)unused;
     if (d && kpy_put(d, "klippy", PyUnicode_FromString(kp_klippy_name(kp_machine_klippy_state(m))))
         && kpy_put(d, "message", PyUnicode_FromString(kp_machine_klippy_message(m)))
-        && kpy_put(d, "moonraker", PyBool_FromLong(kp_machine_moonraker_connected(m))) && kpy_put(d, "level", PyUnicode_FromString(kp_level_name(kp_safety_level(m))))
+        && kpy_put(d, "moonraker", PyBool_FromLong(kp_machine_moonraker_connected(m)))
+        && kpy_put(d, "level", PyUnicode_FromString(kp_level_name(kp_safety_level(m))))
         && kpy_put(d, "latched", PyBool_FromLong(kp_safety_latched(m))) && kpy_put(d, "reason", PyUnicode_FromString(kp_safety_reason(m)))
         && kpy_put(d, "states", states(kp_safety_states(m))) && kpy_put(d, "printing", PyBool_FromLong(kp_machine_printing(m)))
         && kpy_put(d, "pushed_ms", kpy_ms(kp_machine_pushed_ms(m))) && kpy_put(d, "position", xyz(has_is, is)) && kpy_put(d, "commanded", xyz(has_to, to)))
@@ -409,12 +410,15 @@ static PyMethodDef methods[] = {
     { "fans", on_fans, METH_NOARGS, "fans() -> list of dict" },
     { "heaters", on_heaters, METH_NOARGS, "heaters() -> list of dict" },
     { "limits", on_limits, METH_NOARGS, "limits() -> dict\n\nNone: no limit." },
-    { "pin", on_pin, METH_O, "pin(name) -> dict\n\nBy alias, section, short name or board pin; \"!\" before it is told in asked_inverted. Error PIN_NOT_FOUND." },
+    { "pin", on_pin, METH_O,
+      "pin(name) -> dict\n\nBy alias, section, short name or board pin; \"!\" before it is told in asked_inverted. Error PIN_NOT_FOUND." },
     { "sensor", on_sensor, METH_O, "sensor(name) -> dict. Error SENSOR_NOT_FOUND." },
     { "fan", on_fan, METH_O, "fan(name) -> dict. Error INVALID_PARAMETER." },
-    { "check", BOTH(on_check), "check(command, args={}, text=False)\n\nArguments against the registry; Error lists every fault. text: values come from a query string." },
+    { "check", BOTH(on_check), 
+      "check(command, args={}, text=False)\n\nArguments against the registry; Error lists every fault. text: values come from a query string." },
     { "plan", BOTH(on_plan), "plan(command, args={}, text=False) -> Plan\n\nChecks and plans a command, limits and interlocks too; Error lists every fault." },
-    { "accepted", on_accepted, METH_VARARGS, "accepted(plan, now_ms)\n\nKlipper took the plan's last script: what it wrote is dirty until a push shows it." },
+    { "accepted", on_accepted, METH_VARARGS, 
+      "accepted(plan, now_ms)\n\nKlipper took the plan's last script: what it wrote is dirty until a push shows it." },
     { "translate", on_translate, METH_O, "translate(text) -> list of str\n\nScripts for Klipper that lines of G-code mean. Error has line and column." },
     { "latch", on_latch, METH_O, "latch(reason)\n\nAn emergency stop was asked for." },
     { "release", on_release, METH_NOARGS, "release()\n\nThe stop's cause is gone." },

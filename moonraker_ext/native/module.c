@@ -64,7 +64,8 @@ static PyMethodDef functions[] = {
     { "version", on_version, METH_NOARGS, "version() -> str\n\nVersion of libkp." },
     { "commands", on_commands, METH_NOARGS, "commands() -> dict\n\nThe registry: command name -> method, path, parameters, documentation." },
     { "parse", kpy_parse, METH_O,
-      "parse(line) -> list of (name, parameters)\n\nTakes one line of G-code apart. Parameters are a dict: letter or key -> float, or str where it is no number,\n"
+      "parse(line) -> list of (name, parameters)\n\n"
+      "Takes one line of G-code apart. Parameters are a dict: letter or key -> float, or str where it is no number,\n"
       "or None where nothing follows." },
     { "check_lines", kpy_check_lines, METH_O,
       "check_lines(text) -> (count, faults)\n\nReads a whole text of G-code lines: how many lines have commands, and a list of (line, column, code, message)\n"

@@ -128,9 +128,10 @@ static PyObject *on_result(PyObject *self, void *unused)
 
 static PyMethodDef methods[] = {
     { "step", on_step, METH_VARARGS,
-      "step(event, what=None) -> (kind, text, step, number)\n\nevent: start, ok, sample (what: its value), time (what: ms since the first script was accepted), replaced,\n"
-      "error (what: why). kind: script (run text), sample (read the sensor with that index), settle (until a push shows the writes), delay (not before number ms after\n"
-      "the first script was accepted), done. A plan that fails raises Error; ValueError: the event does not fit." },
+      "step(event, what=None) -> (kind, text, step, number)\n\n"
+      "event: start, ok, sample (what: its value), time (what: ms since the first script was accepted), replaced,\n"
+      "error (what: why). kind: script (run text), sample (read the sensor with that index), settle (until a push shows the writes), "
+      "delay (not before number ms after\nthe first script was accepted), done. A plan that fails raises Error; ValueError: the event does not fit." },
     { NULL, NULL, 0, NULL },
 };
 
@@ -142,7 +143,8 @@ static PyGetSetDef gets[] = {
 };
 
 static PyType_Slot slots[] = {
-    { Py_tp_doc, "A command planned whole; made by Machine.plan." }, { Py_tp_dealloc, on_dealloc }, { Py_tp_methods, methods }, { Py_tp_getset, gets }, { 0, NULL },
+    { Py_tp_doc, "A command planned whole; made by Machine.plan." }, { Py_tp_dealloc, on_dealloc },
+    { Py_tp_methods, methods }, { Py_tp_getset, gets }, { 0, NULL },
 };
 
 PyType_Spec kpy_plan_spec = { "_kp.Plan", sizeof(struct plan), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots };
