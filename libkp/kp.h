@@ -398,6 +398,7 @@ KP_API void kp_machine_axis_written(struct kp_machine *m, int axis, double posit
 
 enum kp_level { KP_NORMAL, KP_CAUTION, KP_WARNING, KP_CRITICAL, KP_EMERGENCY };
 KP_API const char *kp_level_name(enum kp_level level);
+KP_API bool kp_level_by_name(struct kp_str name, enum kp_level *out);
 /* The highest level of all that is so now. */
 KP_API enum kp_level kp_safety_level(const struct kp_machine *m);
 
@@ -467,6 +468,7 @@ struct kp_cause_row {
 };
 KP_API const struct kp_cause_row *kp_cause_row(enum kp_cause cause); /* NULL: no monitor's */
 KP_API const char *kp_cause_name(enum kp_cause cause);
+KP_API bool kp_cause_by_name(struct kp_str name, enum kp_cause *out);
 
 enum kp_reaction { KP_REACT_HOLD = 1, KP_REACT_STOP = 2 };
 /* Does what is due: looks at the temperatures, the position and the state, each at its interval, and at the state at once when Klipper or Moonraker came or
@@ -491,6 +493,8 @@ struct kp_safety_event {
 };
 /* The i-th event, the last one first; NULL past the last of KP_EVENTS_MAX. Borrowed until the next event. */
 KP_API const struct kp_safety_event *kp_safety_event(const struct kp_machine *m, size_t i);
+/* An event of the last run, the oldest first and before any new one: ids go on behind it. Nobody is told of it. */
+KP_API void kp_safety_restore(struct kp_machine *m, const struct kp_safety_event *event);
 /* Calls told for every new event, from inside the call that makes it; told must not call back into m but to read. NULL: nobody. */
 KP_API void kp_safety_listen(struct kp_machine *m, void (*told)(void *context, const struct kp_safety_event *event), void *context);
 

@@ -28,6 +28,16 @@ const char *kp_cause_name(enum kp_cause cause)
     return (unsigned)cause < KP_CAUSE_COUNT ? rows[cause].name : cause == KP_CAUSE_STOP ? "EMERGENCY_STOP" : "RELEASE";
 }
 
+bool kp_cause_by_name(struct kp_str name, enum kp_cause *out)
+{
+    for (int i = 0; i < KP_CAUSE_ALL; i++)
+        if (kp_str_eq(name, kp_cause_name((enum kp_cause)i))) {
+            *out = (enum kp_cause)i;
+            return true;
+        }
+    return false;
+}
+
 /* ---- events ---- */
 
 void kp_monitor_event(struct kp_machine *m, enum kp_level level, enum kp_cause cause, const char *text, double got, double limit)
@@ -45,7 +55,16 @@ const struct kp_safety_event *kp_safety_event(const struct kp_machine *m, size_t
 {
     if (i >= m->event_count || i >= KP_EVENTS_MAX)
         return NULL;
-    return &m->events[(m->event_count - 1 - i) % KP_EVENTS_MAX];
+    const struct kp_safety_event *e = &m->events[(m->event_count - 1 - i) % KP_EVENTS_MAX];
+    return e->id == m->event_count - i ? e : NULL; /* not every event of the last run may have been restored */
+}
+
+void kp_safety_restore(struct kp_machine *m, const struct kp_safety_event *event)
+{
+    if (event->id <= m->event_count)
+        return;
+    m->event_count = event->id;
+    m->events[(event->id - 1) % KP_EVENTS_MAX] = *event;
 }
 
 void kp_safety_listen(struct kp_machine *m, void (*told)(void *context, const struct kp_safety_event *event), void *context)

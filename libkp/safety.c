@@ -112,6 +112,16 @@ const char *kp_level_name(enum kp_level level)
     return names[level];
 }
 
+bool kp_level_by_name(struct kp_str name, enum kp_level *out)
+{
+    for (int i = KP_NORMAL; i <= KP_EMERGENCY; i++)
+        if (kp_str_eq(name, kp_level_name((enum kp_level)i))) {
+            *out = (enum kp_level)i;
+            return true;
+        }
+    return false;
+}
+
 static bool unhomed(const struct kp_machine *m)
 {
     return !m->axes[0].homed || !m->axes[1].homed || !m->axes[2].homed;

@@ -477,9 +477,10 @@ struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *m
         return NULL;
     a->loop = l, a->config = c, a->metrics = metrics;
     struct events_source source = { time_now, queue_now, a };
-    if ((a->machine = kp_machine_new(c)) && (a->events = events_new(l, a->machine, &source)) && (a->state = state_new(l, a->machine, &mr, &ev, a)) &&
+    if ((a->machine = kp_machine_new(c)) && (a->state = state_new(l, a->machine, &mr, &ev, a)) &&
         (a->lane = lane_new(l, state_moonraker(a->state), a->machine)) && (a->stop = stop_new(l, state_moonraker(a->state), c, app_on_stopped, a)) &&
-        (a->queue = queue_api_new(l, a, a->machine, a->lane, c, on_jobs, a)) && (a->monitor = monitor_new(l, a->machine, app_on_reaction, a))) {
+        (a->queue = queue_api_new(l, a, a->machine, a->lane, c, on_jobs, a)) && (a->events = events_new(l, a->machine, &source)) &&
+        (a->monitor = monitor_new(l, a->machine, app_on_reaction, a))) {
         a->jobs = queue_api_jobs(a->queue), a->history = queue_api_history(a->queue);
         kp_safety_listen(a->machine, on_safety, a);
         lane_on_wait(a->lane, on_lane_waits, a);

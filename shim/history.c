@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "answer.h"
 #include "history_db.h"
 #include "log.h"
 #include "loop.h"
@@ -43,6 +44,8 @@ struct history {
     struct history_entry *entries;
     json_t *entry_rows;      /* what entries borrows from */
     size_t entry_count;
+    struct kp_safety_event *events;
+    size_t event_count;
     int64_t commands;
     int event_fd;
     bool started, failing;   /* failing: as last told */
@@ -378,10 +381,10 @@ void history_add_command(struct history_writes *w, const struct history_command 
     put_time(op, c->ended_at);
 }
 
-void history_add_event(struct history_writes *w, uint64_t id, const struct kp_safety_event *e, double at)
+void history_add_event(struct history_writes *w, const struct kp_safety_event *e, double at)
 {
     struct db_op *op = op_add(w, DB_ADD_EVENT);
-    put_int(op, (int64_t)id);
+    put_int(op, (int64_t)e->id);
     put_int(op, (int64_t)e->level);
     put_text(w, op, kp_level_name(e->level));
     put_text(w, op, kp_cause_name(e->cause));
@@ -423,19 +426,6 @@ bool history_commands(struct history *h, int limit, const char *before, history_
     return submit(h, w);
 }
 
-bool history_events(struct history *h, int limit, enum kp_level least, uint64_t since, history_page *page, void *user)
-{
-    struct history_writes *w = history_begin(h);
-    struct db_op *op = op_add(w, DB_GET_EVENTS);
-    if (!w)
-        return false;
-    put_int(op, (int64_t)since);
-    put_int(op, (int64_t)least);
-    put_int(op, limit);
-    w->page = page, w->user = user;
-    return submit(h, w);
-}
-
 /* ---- start and end ---- */
 
 static double number(json_t *row, const char *name)
@@ -455,13 +445,35 @@ static const char *text(json_t *row, const char *name)
     return v ? v : "";
 }
 
+static void read_event(struct history *h, json_t *row)
+{
+    struct kp_safety_event *e = &h->events[h->event_count];
+    struct kp_error cut; /* cuts a text at a character's end */
+    kp_error_set(&cut, KP_OK, NULL, "%s", text(row, "message"));
+    *e = (struct kp_safety_event){ .id = (uint64_t)whole(row, "id"), .at_ms = loop_now_ms() - (int64_t)((answer_wall() - number(row, "timestamp")) * 1000),
+        .got = number(row, "got"), .limit = number(row, "limit") };
+    memcpy(e->text, cut.message, sizeof e->text);
+    h->event_count += kp_level_by_name(kp_str_of(text(row, "level")), &e->level) && kp_cause_by_name(kp_str_of(text(row, "cause")), &e->cause);
+}
+
+static bool read_events(struct history *h)
+{
+    const struct db_op events = { .sql = DB_GET_EVENTS, .count = 1, .v = { { .kind = DB_INT, .i = KP_EVENTS_MAX } } };
+    json_t *rows = db_rows(h->db, &events);
+    h->events = calloc(KP_EVENTS_MAX, sizeof *h->events);
+    for (size_t i = json_array_size(rows); h->events && i-- > 0;) /* the last one came first */
+        read_event(h, json_array_get(rows, i));
+    json_decref(rows);
+    return rows && h->events;
+}
+
 /* What the last process left. False: out of memory, or the file cannot be read. */
 static bool read_start(struct history *h)
 {
     const struct db_op numbers = { .sql = DB_GET_NUMBERS }, entries = { .sql = DB_GET_ENTRIES };
     json_t *rows = db_rows(h->db, &numbers), *row = json_array_get(rows, 0);
     size_t i;
-    h->numbers = (struct history_numbers){ (unsigned)whole(row, "holds"), (uint64_t)whole(row, "batch"), (uint64_t)whole(row, "event") };
+    h->numbers = (struct history_numbers){ (unsigned)whole(row, "holds"), (uint64_t)whole(row, "batch") };
     json_decref(rows);
     h->entry_rows = row ? db_rows(h->db, &entries) : NULL;
     h->entries = calloc(json_array_size(h->entry_rows) + 1, sizeof *h->entries);
@@ -472,7 +484,7 @@ static bool read_start(struct history *h)
             .id = text(row, "id"), .command = text(row, "command"), .params = text(row, "text"), .priority = (int)whole(row, "priority"),
             .batch = (uint64_t)whole(row, "batch"), .stop_on_error = whole(row, "stop_on_error"), .executing = whole(row, "executing"),
             .added_at = number(row, "added_at"), .started_at = number(row, "started_at") };
-    return true;
+    return read_events(h);
 }
 
 struct history *history_new(struct loop *l, const char *path, size_t commands)
@@ -499,7 +511,9 @@ bool history_start(struct history *h)
 {
     free(h->entries);
     json_decref(h->entry_rows);
+    free(h->events);
     h->entries = NULL, h->entry_rows = NULL, h->entry_count = 0;
+    h->events = NULL, h->event_count = 0;
     h->started = pthread_create(&h->thread, NULL, run, h) == 0;
     return h->started;
 }
@@ -530,6 +544,7 @@ void history_free(struct history *h)
     }
     db_close(h->db);
     free(h->entries);
+    free(h->events);
     json_decref(h->entry_rows);
     pthread_cond_destroy(&h->more);
     pthread_mutex_destroy(&h->lock);
@@ -545,6 +560,12 @@ const struct history_entry *history_entries(const struct history *h, size_t *cou
 {
     *count = h->entry_count;
     return h->entries;
+}
+
+const struct kp_safety_event *history_events(const struct history *h, size_t *count)
+{
+    *count = h->event_count;
+    return h->events;
 }
 
 bool history_failing(const struct history *h)

@@ -38,7 +38,7 @@ struct history_command {
 };
 
 /* Where the last process left off. */
-struct history_numbers { unsigned holds; uint64_t batch, event; };
+struct history_numbers { unsigned holds; uint64_t batch; };
 
 typedef void history_done(void *user, bool ok);
 typedef void history_page(void *user, json_t *rows); /* rows: borrowed; NULL: the database could not be read */
@@ -50,6 +50,8 @@ void history_free(struct history *h);
 void history_numbers(const struct history *h, struct history_numbers *out);
 /* Entries that had not ended, in the order they were added; *count of them. Borrowed until history_start. */
 const struct history_entry *history_entries(const struct history *h, size_t *count);
+/* The last safety events, the oldest first; as above. */
+const struct kp_safety_event *history_events(const struct history *h, size_t *count);
 bool history_start(struct history *h);
 /* The last write did not work: what the database would have kept may be lost with this process. */
 bool history_failing(const struct history *h);
@@ -60,7 +62,7 @@ void history_add_entry(struct history_writes *w, const struct history_entry *e);
 void history_start_entry(struct history_writes *w, const char *id, double at);
 void history_end_entry(struct history_writes *w, const char *id);
 void history_add_command(struct history_writes *w, const struct history_command *c);
-void history_add_event(struct history_writes *w, uint64_t id, const struct kp_safety_event *e, double at);
+void history_add_event(struct history_writes *w, const struct kp_safety_event *e, double at);
 void history_set_holds(struct history_writes *w, unsigned holds);
 /* Takes w. With done, it tells in the loop, later, whether the transaction is committed; one that failed is forgotten. Without, a transaction that ends an
  * entry or sets holds is tried again until it works, in order; others are lost when they fail. False: refused, done will not come. */
@@ -69,7 +71,5 @@ bool history_commit(struct history_writes *w, history_done *done, void *user);
 /* Ended commands, the last first: at most limit, only those older than the one with the id `before` (NULL: from the last). page comes later, once, after all
  * that was committed before. False: refused. */
 bool history_commands(struct history *h, int limit, const char *before, history_page *page, void *user);
-/* Safety events with a larger id, of at least this level, the last first. */
-bool history_events(struct history *h, int limit, enum kp_level least, uint64_t since, history_page *page, void *user);
 
 #endif

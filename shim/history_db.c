@@ -49,10 +49,9 @@ static const char *const texts[DB_SQL_COUNT] = {
     [DB_GET_COMMANDS] = "SELECT id AS command_id, CASE WHEN queued THEN id END AS queue_id, command, parameters, priority, state, error_code, error_message,"
                         " added_at, started_at, ended_at FROM commands"
                         " WHERE ?2 IS NULL OR seq < (SELECT seq FROM commands WHERE id = ?2) ORDER BY seq DESC LIMIT ?1",
-    [DB_GET_EVENTS] = "SELECT id, level, cause, message, got, bound AS \"limit\", timestamp FROM events WHERE id > ? AND rank >= ? ORDER BY id DESC LIMIT ?",
+    [DB_GET_EVENTS] = "SELECT id, level, cause, message, got, bound AS \"limit\", timestamp FROM events ORDER BY id DESC LIMIT ?",
     [DB_GET_ENTRIES] = "SELECT id, command, parameters AS text, priority, batch, stop_on_error, executing, added_at, started_at FROM queue ORDER BY seq",
-    [DB_GET_NUMBERS] = "SELECT coalesce((SELECT value FROM numbers WHERE name='holds'), 0) AS holds, coalesce((SELECT max(batch) FROM queue), 0) AS batch,"
-                       " coalesce((SELECT max(id) FROM events), 0) AS event",
+    [DB_GET_NUMBERS] = "SELECT coalesce((SELECT value FROM numbers WHERE name='holds'), 0) AS holds, coalesce((SELECT max(batch) FROM queue), 0) AS batch",
     [DB_PRUNE_COMMANDS] = "DELETE FROM commands WHERE seq <= (SELECT max(seq) FROM commands) - ?",
     [DB_PRUNE_EVENTS] = "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?",
 };

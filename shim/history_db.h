@@ -19,9 +19,9 @@ enum db_sql {
     DB_ADD_EVENT,     /* id, rank, level, cause, message, got, limit, timestamp */
     DB_SET_HOLDS,     /* holds */
     DB_GET_COMMANDS,  /* limit, id of the one after or null */
-    DB_GET_EVENTS,    /* larger than this id, at least this rank, limit */
+    DB_GET_EVENTS,    /* limit */
     DB_GET_ENTRIES,
-    DB_GET_NUMBERS,   /* one row: holds, batch, event: the last of each */
+    DB_GET_NUMBERS,   /* one row: holds, batch: the last of each */
     DB_PRUNE_COMMANDS, /* how many stay */
     DB_PRUNE_EVENTS,  /* how many stay */
     DB_SQL_COUNT

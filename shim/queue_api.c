@@ -13,7 +13,7 @@
 #include "nested.h"
 #include "record.h"
 
-struct queue_api { const struct kp_machine *machine; struct jobs *jobs; struct history *history; struct answer_pool ids; uint64_t first_event; };
+struct queue_api { const struct kp_machine *machine; struct jobs *jobs; struct history *history; struct answer_pool ids; };
 
 /* Entries on their way into the queue. */
 struct add {
@@ -295,23 +295,24 @@ bool queue_api_begin(struct queue_api *q, const struct kp_call *call, const json
 
 void queue_api_event(struct queue_api *q, const struct kp_safety_event *event)
 {
-    record_event(q->history, q->first_event, event);
+    record_event(q->history, event);
 }
 
 struct queue_api *queue_api_new(struct loop *l, struct app *a, struct kp_machine *m, struct lane *n, const struct kp_config *c,
                                 void (*changed)(void *user, const struct kp_queue_entry *entry), void *user)
 {
-    struct history_numbers numbers;
+    const struct kp_safety_event *events;
+    size_t count = 0;
     struct queue_api *q = calloc(1, sizeof *q);
     if (!q)
         return NULL;
     q->machine = m;
     q->history = history_new(l, kp_config_str(c, "history", "database"), (size_t)kp_config_num(c, "gcode_driver", "max_history_entries"));
-    if (q->history && (q->jobs = jobs_new(l, a, m, n, q->history, c, changed, user))) {
-        history_numbers(q->history, &numbers);
-        q->first_event = numbers.event;
+    events = q->history ? history_events(q->history, &count) : NULL;
+    for (size_t i = 0; i < count; i++)
+        kp_safety_restore(m, &events[i]);
+    if (q->history && (q->jobs = jobs_new(l, a, m, n, q->history, c, changed, user)))
         return q;
-    }
     queue_api_free(q);
     return NULL;
 }

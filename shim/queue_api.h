@@ -15,7 +15,7 @@ struct lane;
 struct loop;
 struct queue_api;
 
-/* Opens the history and brings the queue back; changed as for jobs_new. Borrows all. NULL when out of memory. */
+/* Opens the history, brings the queue back, and gives m the last safety events; changed as for jobs_new. Borrows all. NULL when out of memory. */
 struct queue_api *queue_api_new(struct loop *l, struct app *a, struct kp_machine *m, struct lane *n, const struct kp_config *c,
                                 void (*changed)(void *user, const struct kp_queue_entry *entry), void *user);
 /* Before app and lane. */

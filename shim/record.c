@@ -78,9 +78,9 @@ void record_command(struct history *h, const struct kp_machine *m, const struct 
     json_decref(given);
 }
 
-void record_event(struct history *h, uint64_t first, const struct kp_safety_event *e)
+void record_event(struct history *h, const struct kp_safety_event *e)
 {
     struct history_writes *w = history_begin(h);
-    history_add_event(w, first + e->id, e, answer_wall());
+    history_add_event(w, e, answer_wall());
     history_commit(w, NULL, NULL);
 }

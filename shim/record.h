@@ -9,7 +9,6 @@ struct history;
 
 /* A command that did not come by the queue has ended, `seconds` after it began to wait; faults->count 0: it worked. */
 void record_command(struct history *h, const struct kp_machine *m, const struct kp_call *call, const char *id, double seconds, const struct kp_faults *faults);
-/* A safety event; first: the last id that the history had at start. */
-void record_event(struct history *h, uint64_t first, const struct kp_safety_event *e);
+void record_event(struct history *h, const struct kp_safety_event *e);
 
 #endif

@@ -141,6 +141,8 @@ def test_it_outlives_the_process_and_is_its_owners_alone(machine, place):
     assert [e[0] for e in events] == list(range(1, len(events) + 1))
     assert ("emergency", "EMERGENCY_STOP", "a test's") in [e[1:] for e in events]
     machine.shim.start()
+    told = wait_for("the events", lambda: ok(get(machine, "safety/events?limit=256"))["events"])[::-1]
+    assert [(e["id"], e["level"], e["cause"], e["message"]) for e in told][:len(events)] == events[-256:]
     wait_for("the shim sees the stop", lambda: ok(get(machine, "status"))["safety"]["emergency_stop_active"], 10)
     ok(post(machine, "system/reset", timeout=40))
     stop(machine)

@@ -342,12 +342,42 @@ static void test_lost(void **state)
     kp_machine_free(m);
 }
 
+/* Events of the last run come back before the first new one, whose id goes on behind theirs; one that was lost hides those before it. */
+static void test_restore(void **state)
+{
+    (void)state;
+    struct kp_config *c = kp_config_new();
+    struct kp_machine *m = kp_machine_new(c);
+    struct kp_safety_event old = { .level = KP_EMERGENCY, .cause = KP_CAUSE_STOP, .text = "of the last run", .got = NAN, .limit = NAN };
+    enum kp_cause cause;
+    enum kp_level level;
+    assert_null(kp_safety_event(m, 0));
+    for (old.id = 300; old.id < 900; old.id++)
+        if (old.id != 750)
+            kp_safety_restore(m, &old);
+    old.id = 5;
+    kp_safety_restore(m, &old); /* not behind the others */
+    kp_safety_latch(m, true, "new");
+    assert_int_equal(kp_safety_event(m, 0)->id, 900);
+    assert_string_equal(kp_safety_event(m, 0)->text, "new");
+    assert_int_equal(kp_safety_event(m, 1)->id, 899);
+    assert_string_equal(kp_safety_event(m, 1)->text, "of the last run");
+    assert_int_equal(kp_safety_event(m, 149)->id, 751);
+    assert_null(kp_safety_event(m, 150));
+    for (int i = 0; i < KP_CAUSE_ALL; i++)
+        assert_true(kp_cause_by_name(kp_str_of(kp_cause_name((enum kp_cause)i)), &cause) && (int)cause == i);
+    assert_true(kp_level_by_name(kp_str_of("critical"), &level) && level == KP_CRITICAL);
+    assert_false(kp_cause_by_name(kp_str_of("RELEASED"), &cause) || kp_level_by_name(kp_str_of(""), &level));
+    kp_machine_free(m);
+    kp_config_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table), cmocka_unit_test(test_causes), cmocka_unit_test(test_over), cmocka_unit_test(test_latched_already),
         cmocka_unit_test(test_positions), cmocka_unit_test(test_temperatures), cmocka_unit_test(test_due), cmocka_unit_test(test_events),
-        cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_lost), cmocka_unit_test(test_restore),
     };
     return cmocka_run_group_tests_name("monitor", tests, NULL, NULL);
 }
