@@ -457,6 +457,11 @@ static void fill_metrics(const void *user, struct metrics_now *now)
     state_extra_metrics(a->state, &now->extra);
 }
 
+void app_look(struct app *a, int64_t in_ms)
+{
+    state_look(a->state, in_ms);
+}
+
 const struct kp_machine *app_machine(const struct app *a)
 {
     return a->machine;

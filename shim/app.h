@@ -61,6 +61,8 @@ struct app_watch {
     void *user;
     struct app_watch *next;      /* app's own */
 };
+/* Klipper's next word is of use in_ms from now: where the extra can be asked, it is then. */
+void app_look(struct app *a, int64_t in_ms);
 /* Told after app itself. */
 void app_watch(struct app *a, struct app_watch *w);
 void app_unwatch(struct app *a, struct app_watch *w);

@@ -183,15 +183,20 @@ static void ask_position(struct gcode_session *s)
         report_position(s);
 }
 
-/* A push holds a value sampled after all that has happened. */
-static bool sampled(const struct gcode_session *s)
+/* From when on what Klipper tells is sampled after all that has happened; INT64_MIN: no sensor is told. */
+static int64_t sampled_ms(const struct gcode_session *s)
 {
     const struct kp_sensor *sensor;
     int64_t most_ms = -1;
     for (size_t i = 0; (sensor = kp_machine_sensor(s->m, i)); i++)
         if (sensor->m105[0] && sensor->report_ms > most_ms)
             most_ms = sensor->report_ms;
-    return most_ms < 0 || kp_machine_pushed_ms(s->m) >= s->happened_ms + most_ms;
+    return most_ms < 0 ? INT64_MIN : s->happened_ms + most_ms;
+}
+
+static bool sampled(const struct gcode_session *s)
+{
+    return kp_machine_pushed_ms(s->m) >= sampled_ms(s);
 }
 
 static void report_sensors(struct gcode_session *s)
@@ -223,8 +228,11 @@ static void ask_sensors(struct gcode_session *s)
         gcode_barrier(s, FOR_SENSORS);
     else if (sampled(s))
         report_sensors(s);
-    else
+    else {
+        int64_t in_ms = sampled_ms(s) - s->up->now_ms(s->up->to);
         s->wait = SAMPLE;
+        s->up->look(s->up->to, in_ms > 0 ? in_ms + LOOK_MS : LOOK_MS);
+    }
 }
 
 /* ---- actions and their ends ---- */

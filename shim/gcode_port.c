@@ -281,6 +281,12 @@ static int64_t up_now_ms(void *to)
     return loop_now_ms();
 }
 
+static void up_look(void *to, int64_t in_ms)
+{
+    struct gcode_port *p = to;
+    app_look(p->app, in_ms);
+}
+
 static void up_wake(void *to, void *client)
 {
     struct client *c = client;
@@ -394,7 +400,7 @@ struct gcode_port *gcode_port_open(struct loop *l, struct app *a, const struct k
     if (!p)
         return NULL;
     p->loop = l, p->app = a, p->listener = -1;
-    p->up = (struct gcode_up){ up_submit, up_take_back, up_stop, up_now_ms, up_wake, p };
+    p->up = (struct gcode_up){ up_submit, up_take_back, up_stop, up_now_ms, up_look, up_wake, p };
     p->pause = loop_timer_new(l, on_pause_over, p);
     const char *host = kp_config_str(c, "gcode_port", "host");
     int port = (int)kp_config_num(c, "gcode_port", "port");

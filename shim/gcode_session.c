@@ -216,6 +216,7 @@ static bool line_step(struct gcode_session *s)
         gcode_act(s);
     } else if (!synced(s)) {
         s->wait = PUSH;
+        s->up->look(s->up->to, LOOK_MS);
         return false;
     } else if (!s->begun) {
         line_begin(s);

@@ -28,6 +28,7 @@ struct gcode_up {
     bool (*take_back)(void *to, struct lane_job *job);
     void (*stop)(void *to);            /* M112: emergency stop */
     int64_t (*now_ms)(void *to);
+    void (*look)(void *to, int64_t in_ms); /* Klipper's next word is of use then: it may be asked sooner than its push comes */
     void (*wake)(void *to, void *client); /* the session has gone on by itself: replies may be there, and room */
     void *to;
 };

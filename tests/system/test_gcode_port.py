@@ -428,3 +428,18 @@ def test_actuator_urls(homed):
         for headers in ({"Origin": "http://127.0.0.1"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "pnp.example"}):
             assert ask("a-word/output/valve1/on", headers=headers)[0] == 403, headers
         assert homed.post("/openpnp/a-word/output/valve1/on")[0] == 405
+
+
+# ---- with the Klipper extra ----------------------------------------------------------------------------------------------
+
+@LONG
+def test_same_replies_with_the_extra(make_rig):
+    """Klipper that starts at once and waits exactly: the stream and its replies are the same."""
+    machine = make_rig(extras=True, klipperplace_extra=openpnp.CONFIG, printer_extra="[klipperplace]\n")
+    helpers.tell_position(machine, x=150, y=120, z=-20)
+    machine.sim_cmd("add_part p1 x=40 y=20 z=1.0 rot=0 thick=0.5")
+    golden = read_golden(GOLDEN / "placement.txt")
+    with Lines(machine) as c:
+        assert replay(c, golden, False, False) == [reply for _, replies in golden for reply in replies]
+    p = machine.sim_cmd("part p1")
+    assert p["state"] == "lying" and math.hypot(p["x"] - 140.1234, p["y"] - 130.5678) <= PART_MM, p

@@ -52,6 +52,7 @@ static inline struct lane_job *port_submit(void *to, const struct lane_script *s
 
 static inline bool port_take_back(void *to, struct lane_job *job) { (void)to, (void)job; return false; }
 static inline int64_t port_now_ms(void *to) { return ((struct port_rig *)to)->now_ms; }
+static inline void port_look(void *to, int64_t in_ms) { (void)to, (void)in_ms; }
 static inline void port_wake(void *to, void *client) { (void)to, (void)client; }
 
 /* What the lane does at an emergency stop: the script in flight has failed. */
@@ -157,7 +158,7 @@ static inline void port_open(struct port_rig *p, bool ack, const char *home_scri
     tell(p->r.m, "temperature_sensor vacuum2", "temperature", number_value(-3.1));
     p->now_ms = 2000;
     p->options = (struct gcode_options){ .firmware_name = "KlipperPlace GcodeServer", .home_script = home_script, .mappings = p->r.maps, .ack = ack };
-    p->up = (struct gcode_up){ port_submit, port_take_back, port_stop, port_now_ms, port_wake, p };
+    p->up = (struct gcode_up){ port_submit, port_take_back, port_stop, port_now_ms, port_look, port_wake, p };
     p->s = gcode_session_new(p->r.m, &p->options, &p->up, NULL);
 }
 
