@@ -28,6 +28,7 @@ struct state {
     bool looking;          /* that question is under way */
     double looked_at;      /* Klipper's time of its last answer: a push from before it is older */
     json_t *read_at;       /* owned; the same of single objects that were read since the last push, {object: time} */
+    struct refresh *refreshes; /* questions about single objects that are under way */
     uint64_t asked;        /* the question of the reading under way; 0: none */
     double wall;           /* s since the epoch of the last push */
     bool subscribed;       /* everything has been read; pushes come */
@@ -416,7 +417,47 @@ void state_extra_metrics(const struct state *s, struct metrics_extra *out)
     extra_metrics(s->extra, out);
 }
 
-struct refresh { struct state *s; state_done *done; void *user; int64_t timeout_ms; char object[]; };
+/* ---- one object, now ---- */
+
+struct asker { struct asker *next; state_done *done; void *user; };
+/* One question about an object is under way; who asks meanwhile shares the next one: what it tells is from after they asked. */
+struct refresh {
+    struct state *s;
+    struct refresh *next;
+    struct asker *asked, *later;
+    int64_t timeout_ms;
+    char object[];
+};
+
+static void refresh_send(struct refresh *q);
+
+static void tell(struct asker *list, bool ok)
+{
+    while (list) {
+        struct asker *a = list;
+        list = a->next;
+        a->done(a->user, ok);
+        free(a);
+    }
+}
+
+static void refreshed(struct refresh *q, bool ok)
+{
+    struct asker *asked = q->asked;
+    q->asked = NULL;
+    tell(asked, ok);
+    if (ok && q->later) {
+        q->asked = q->later, q->later = NULL;
+        refresh_send(q);
+        return;
+    }
+    struct refresh **at = &q->s->refreshes;
+    while (*at != q)
+        at = &(*at)->next;
+    *at = q->next;
+    tell(q->later, false);
+    free(q);
+}
 
 static void on_refreshed(void *user, const struct mr_reply *r)
 {
@@ -425,8 +466,7 @@ static void on_refreshed(void *user, const struct mr_reply *r)
         json_object_set(q->s->read_at, q->object, json_object_get(r->result, "eventtime"));
         feed_status(q->s, json_object_get(r->result, "status"));
     }
-    q->done(q->user, r->outcome == MR_OK);
-    free(q);
+    refreshed(q, r->outcome == MR_OK);
 }
 
 static json_t *one_object(const char *object)
@@ -459,24 +499,48 @@ static void on_endstops(void *user, const struct mr_reply *r)
     if (r->outcome == MR_OK && status)
         feed_status(q->s, status);
     json_decref(status);
-    q->done(q->user, r->outcome == MR_OK);
-    free(q);
+    refreshed(q, r->outcome == MR_OK);
+}
+
+static void refresh_send(struct refresh *q)
+{
+    struct state *s = q->s;
+    bool now = extra_reads(s->extra);
+    uint64_t id;
+    if (!strcmp(q->object, "query_endstops")) /* its status holds only what was last asked */
+        id = mr_call(s->mr, "printer.query_endstops.status", NULL, q->timeout_ms, on_endstops, q);
+    else
+        id = mr_call(s->mr, now ? EXTRA_READ : "printer.objects.query", one_object(q->object), q->timeout_ms, now ? on_read : on_refreshed, q);
+    if (!id)
+        refreshed(q, false);
+}
+
+static struct refresh *refresh_new(struct state *s, const char *object, int64_t timeout_ms)
+{
+    size_t n = strlen(object) + 1;
+    struct refresh *q = malloc(sizeof *q + n);
+    if (!q)
+        return NULL;
+    *q = (struct refresh){ .s = s, .next = s->refreshes, .timeout_ms = timeout_ms };
+    memcpy(q->object, object, n);
+    s->refreshes = q;
+    return q;
 }
 
 void state_refresh(struct state *s, const char *object, int64_t timeout_ms, state_done *done, void *user)
 {
-    size_t n = strlen(object) + 1;
-    struct refresh *q = malloc(sizeof *q + n);
-    if (!q) {
+    struct asker *a = malloc(sizeof *a);
+    struct refresh *q = s->refreshes;
+    while (q && strcmp(q->object, object))
+        q = q->next;
+    bool under_way = q != NULL;
+    if (!a || (!q && !(q = refresh_new(s, object, timeout_ms)))) {
+        free(a);
         done(user, false);
         return;
     }
-    *q = (struct refresh){ s, done, user, timeout_ms };
-    memcpy(q->object, object, n);
-    if (!strcmp(object, "query_endstops")) { /* its status holds only what was last asked */
-        mr_call(s->mr, "printer.query_endstops.status", NULL, timeout_ms, on_endstops, q);
-        return;
-    }
-    bool now = extra_reads(s->extra);
-    mr_call(s->mr, now ? EXTRA_READ : "printer.objects.query", one_object(object), timeout_ms, now ? on_read : on_refreshed, q);
+    *a = (struct asker){ under_way ? q->later : NULL, done, user };
+    *(under_way ? &q->later : &q->asked) = a;
+    if (!under_way)
+        refresh_send(q);
 }

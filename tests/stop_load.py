@@ -164,7 +164,10 @@ def stop_directly(machine):
         s.connect(str(machine.klippy_socket))
         asked = time.monotonic()
         s.sendall(json.dumps({"id": 1, "method": "emergency_stop"}).encode() + b"\x03")
-        time.sleep(0.2)
+        while machine.get("/ready")[1]["klipper"] != "shutdown":  # or a reset would find nothing to do
+            assert time.monotonic() < asked + 10, "the stop is not seen"
+            time.sleep(0.02)
+    time.sleep(0.2)
     return Trial(None, last_step(machine) - asked)
 
 

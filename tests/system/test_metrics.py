@@ -143,6 +143,15 @@ def test_live_reads_ask(machine):
     assert value(metrics(machine), "reads_total", answered="asked") - value(ours, "reads_total", answered="asked") == 1
 
 
+def test_live_reads_at_the_same_time_share_a_question(machine):
+    """One is under way; all that come meanwhile share the next."""
+    before = machine.proxy.methods.copy()
+    reads = [Later(get, machine, "gpio/read?pin=valve1&live=true") for _ in range(30)]
+    assert {ok(r.answer(10))["state"] for r in reads} == {0}
+    asked = (machine.proxy.methods - before)["printer.objects.query"]
+    assert 1 <= asked < len(reads) / 3, asked
+
+
 # ---- the loop under bad clients ---------------------------------------------------------------------------------------------------
 
 def slow_sockets(machine, stack, count):
