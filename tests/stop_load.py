@@ -27,50 +27,6 @@ class Trial:
     last_step: float
 
 
-class Proxy:
-    """Between the shim and Moonraker's unix socket; `stops` holds when each emergency stop went by."""
-
-    def __init__(self, path, upstream):
-        self.path, self.upstream, self.stops = path, upstream, []
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(path))
-        self.listener.listen(8)
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self):
-        self.listener.close()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            server = socket.socket(socket.AF_UNIX)
-            try:
-                server.connect(str(self.upstream()))
-            except OSError:  # Moonraker does not serve yet: the client tries again
-                client.close()
-                continue
-            threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
-            threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
-
-    def _pump(self, source, sink, ours):
-        try:
-            while data := source.recv(65536):
-                at = time.monotonic()
-                if ours and b'"printer.emergency_stop"' in data:
-                    self.stops.append(at)
-                sink.sendall(data)
-        except OSError:
-            pass
-        for s in (source, sink):
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-
 class Load:
     """Clients that ask again as soon as they are answered, WebSockets subscribed to everything, and a queue as full as it goes."""
 
@@ -141,11 +97,12 @@ def last_step(machine):
 
 
 def stop(machine, proxy):
-    """One trial by our REST interface, on a connection that is open already."""
+    """proxy: the CountingProxy before Moonraker. One trial by our REST interface, on a connection that is open already."""
     ready(machine)
     client = http.client.HTTPConnection("127.0.0.1", machine.port, timeout=10)
     client.connect()
-    seen = len(proxy.stops)
+    stops = proxy.times["printer.emergency_stop"]
+    seen = len(stops)
     asked = time.monotonic()
     client.request("POST", "/api/v1/system/emergency_stop", "{}", {"Content-Type": "application/json"})
     answer = client.getresponse()
@@ -153,8 +110,8 @@ def stop(machine, proxy):
     assert answer.status == 200 and body["data"]["emergency_stop_active"] is True, body
     client.close()
     time.sleep(0.2)
-    assert len(proxy.stops) > seen, "no stop went to Moonraker"
-    return Trial(proxy.stops[seen] - asked, last_step(machine) - asked)
+    assert len(stops) > seen, "no stop went to Moonraker"
+    return Trial(stops[seen] - asked, last_step(machine) - asked)
 
 
 def stop_directly(machine):

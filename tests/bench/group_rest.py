@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rig
-from measure import CountingProxy, Http, NotMeasured, Rpc, body_of, call, cpu_pct, cpu_s, get, memory_mb, post, wrk
+from measure import Http, NotMeasured, Rpc, body_of, call, cpu_pct, cpu_s, get, memory_mb, post, wrk
+from proxy import CountingProxy
 from report import Figure
 from rig_process import Process
 from ws_client import Raw

@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 import rig
+from proxy import CountingProxy
 from report import Figure
-from stop_load import Load, Proxy, stop, stop_directly
+from stop_load import Load, stop, stop_directly
 
 FIGURES = [
     Figure("stop.p99_ms", "ms", "<= 10", "from a request to our stop on Moonraker's socket, 99 of 100 are faster"),
@@ -39,13 +40,10 @@ class Bench:
     def stops(self):
         with tempfile.TemporaryDirectory(prefix="kp-bench-", dir="/tmp") as folder:
             path = Path(folder) / "moonraker.sock"
-            proxy = Proxy(path, lambda: machine.moonraker_socket)
-            machine = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}")
-            try:
+            with CountingProxy(path, lambda: machine.moonraker_socket) as proxy:
+                machine = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}")
                 with machine:
                     self._measure(machine, proxy)
-            finally:
-                proxy.close()
 
     def _measure(self, machine, proxy):
         load = Load(machine)

@@ -22,9 +22,10 @@ import pytest
 import helpers
 import rig
 from helpers import Later, get, http_text, ok, post, read_answers, refused, show, steps, wait_for
+from proxy import CountingProxy
 
 sys.path.insert(0, str(rig.REPO / "tests" / "bench"))
-from measure import CountingProxy, memory_mb  # noqa: E402  pylint: disable=wrong-import-position
+from measure import memory_mb  # noqa: E402  pylint: disable=wrong-import-position
 
 READS = ("position", "status", "gpio/read_all", "gpio/read?pin=valve1", "sensor/read_all", "sensor/read?sensor=vacuum1", "sensor/read_by_type?type=vacuum",
          "printer/state", "safety/status", "safety/events", "version")

@@ -5,7 +5,8 @@ import tempfile
 from pathlib import Path
 
 import rig
-from stop_load import Load, Proxy, stop
+from proxy import CountingProxy
+from stop_load import Load, stop
 
 LATEST_S = 0.1
 
@@ -13,15 +14,14 @@ LATEST_S = 0.1
 def test_stops_under_load():
     with tempfile.TemporaryDirectory(prefix="kp-stop-", dir="/tmp") as folder:
         path = Path(folder) / "moonraker.sock"
-        proxy = Proxy(path, lambda: machine.moonraker_socket)
-        machine = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}")
-        with machine:
-            load = Load(machine)
-            try:
-                trials = [stop(machine, proxy) for _ in range(200 if rig.long_run() else 20)]
-            finally:
-                load.close()
-        proxy.close()
+        with CountingProxy(path, lambda: machine.moonraker_socket) as proxy:
+            machine = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}")
+            with machine:
+                load = Load(machine)
+                try:
+                    trials = [stop(machine, proxy) for _ in range(200 if rig.long_run() else 20)]
+                finally:
+                    load.close()
     assert min(t.last_step for t in trials) > -0.05, "it was in motion when it was asked to stop"
     late = [t for t in trials if t.last_step > LATEST_S]
     print(f"{len(trials)} stops: last step after {statistics.median(t.last_step for t in trials) * 1000:.1f} ms in the median, "

@@ -468,19 +468,19 @@ def test_fragments_and_pings(client):
     assert client.read()["id"] == 2
 
 
-@pytest.mark.parametrize("send, code", [
-    (lambda ws: ws.send(b"{}"), 1003),
-    (lambda ws: ws.send(" " * (MESSAGE_MAX + 1)), 1009),
-    (lambda ws: ws.send(" " * 4000 for _ in range(20)), 1009),
-    (lambda ws: ws.send(" " * 3000000), 1009),
-])
-def test_refused_messages(machine, send, code):
+@pytest.mark.parametrize("send, codes", [
+    (lambda ws: ws.send(b"{}"), {1003}),
+    (lambda ws: ws.send(" " * (MESSAGE_MAX + 1)), {1009}),
+    (lambda ws: ws.send(" " * 4000 for _ in range(20)), {1009, None}),
+    (lambda ws: ws.send(" " * 3000000), {1009, None}),  # None: reset while it was still sending, before it could read why
+], ids=["binary", "long", "long-fragments", "endless"])
+def test_refused_messages(machine, send, codes):
     with Client(machine) as c:
         try:
             send(c.ws)
         except ConnectionClosed:
             pass  # closed while it was still sending
-        assert closed(c) == code
+        assert closed(c) in codes
 
 
 @pytest.mark.parametrize("data", [
