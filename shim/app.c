@@ -127,17 +127,17 @@ void app_request_record(struct app_request *r, const struct app_how *how)
         answer_id(&r->app->ids, r->id);
 }
 
-/* The answer of a request that waited: into the history, and to its client. */
+/* The answer of a request that waited: to its client, who is waiting for it, and then into the history. */
 static void request_told(void *user, const struct app_answer *answer)
 {
     struct app_request *r = user;
     struct app_answer out = *answer;
     if (history_failing(r->app->history))
         out.warning = "the history database cannot be written: this is not kept";
-    if (r->id[0])
-        record_command(r->app->history, r->app->machine, &r->call, r->id, app_request_seconds(r), answer->faults);
     if (r->done)
         r->done(r->user, &out);
+    if (r->id[0])
+        record_command(r->app->history, r->app->machine, &r->call, r->id, app_request_seconds(r), answer->faults);
 }
 
 /* Takes details. */
@@ -163,28 +163,33 @@ void app_request_done(struct app_request *r, json_t *data)
 
 /* ---- commands of the lane ---- */
 
+/* What the client is told when it failed. */
+static json_t *failure_details(const struct app *a, const struct lane_outcome *o)
+{
+    json_t *details = json_object();
+    if (o->step[0])
+        json_object_set_new(details, "step", json_string(o->step));
+    if (o->klipper[0])
+        json_object_set_new(details, "klipper", answer_klipper(a->machine, o->klipper));
+    if (o->seq && kp_seq_result(o->seq)->attempts)
+        json_object_set_new(details, "attempts", json_integer(kp_seq_result(o->seq)->attempts));
+    return details;
+}
+
 static void on_lane(void *user, const struct lane_outcome *o)
 {
     struct app_request *r = user;
     struct app *a = r->app;
     json_t *data = o->faults->count ? NULL : answer_done(a->machine, &r->call, o);
-    jobs_lane(a->jobs);
-    events_queue(a->events, NULL);
     for (struct app_watch *w = a->watches; w; w = w->next)
         if (w->ended)
             w->ended(w->user, &r->call, o->faults, data);
-    if (!o->faults->count) {
+    if (o->faults->count)
+        app_request_fail(r, o->faults, failure_details(a, o));
+    else
         app_request_done(r, data);
-        return;
-    }
-    json_t *details = json_object();
-    if (o->step[0])
-        json_object_set_new(details, "step", json_string(o->step));
-    if (o->klipper[0])
-        json_object_set_new(details, "klipper", answer_klipper(r->app->machine, o->klipper));
-    if (o->seq && kp_seq_result(o->seq)->attempts)
-        json_object_set_new(details, "attempts", json_integer(kp_seq_result(o->seq)->attempts));
-    app_request_fail(r, o->faults, details);
+    jobs_lane(a->jobs);
+    events_queue(a->events, NULL);
 }
 
 static struct app_request *lane_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user)
