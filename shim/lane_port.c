@@ -54,7 +54,8 @@ void lane_port_send(struct lane *n)
     struct lane_port *p = n->head->port;
     struct kp_faults f = { .count = 0 };
     struct kp_error e;
-    snprintf(p->text, sizeof p->text, "%s%s%s", p->script.text, needs_flush(n, p) ? "\n" : "", needs_flush(n, p) ? kp_script_flush() : "");
+    bool flush = needs_flush(n, p);
+    snprintf(p->text, sizeof p->text, "%s%s%s", p->script.text, flush ? "\n" : "", flush ? kp_script_flush() : "");
     if (lane_script_send(n, p->text, SCRIPT, on_answer))
         return;
     kp_error_set(&e, KP_INTERNAL_ERROR, NULL, "out of memory");

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A proxy before Moonraker's unix socket that counts what the shim asks, for tests and benchmarks. Invariant: all bytes go through unchanged and in order."""
 import collections
+import contextlib
 import json
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
+
+import rig
 
 
 class CountingProxy:
@@ -68,3 +72,14 @@ class CountingProxy:
             self.methods[request.get("method", "?")] += 1
             if request.get("method") == "printer.gcode.script":
                 self.scripts.append(request["params"]["script"])
+
+
+@contextlib.contextmanager
+def proxied_rig():
+    """A running machine whose shim reaches Moonraker through a CountingProxy: both."""
+    with tempfile.TemporaryDirectory(prefix="kp-proxy-", dir="/tmp") as folder:
+        path = Path(folder) / "moonraker.sock"
+        with CountingProxy(path, lambda: machine.moonraker_socket) as proxy:
+            machine = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}")
+            with machine:
+                yield machine, proxy

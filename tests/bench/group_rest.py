@@ -6,14 +6,12 @@ For bench.py. Invariant: what is compared alternates in one run, and the order w
 import itertools
 import random
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import rig
 from measure import Http, NotMeasured, Rpc, body_of, call, cpu_pct, cpu_s, get, memory_mb, post, wrk
-from proxy import CountingProxy
+from proxy import proxied_rig
 from report import Figure
 from rig_process import Process
 from ws_client import Raw
@@ -220,14 +218,10 @@ class Bench:
 
     def calls(self):
         """On a machine of its own, with a proxy between the shim and Moonraker; the proxy also shows what a move is there."""
-        with tempfile.TemporaryDirectory(prefix="kp-bench-", dir="/tmp") as folder:
-            path = Path(folder) / "moonraker.sock"
-            with CountingProxy(path, lambda: machine.moonraker_socket) as proxy:
-                machine = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}")
-                with machine:
-                    self._count_calls(machine, proxy)
-                    command(machine, "motion/home", {})
-                    self._learn_scripts(machine, proxy)
+        with proxied_rig() as (machine, proxy):
+            self._count_calls(machine, proxy)
+            command(machine, "motion/home", {})
+            self._learn_scripts(machine, proxy)
 
     def _count_calls(self, machine, proxy):
         time.sleep(SETTLE_S)

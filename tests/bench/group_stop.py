@@ -4,11 +4,8 @@
 For bench.py. Invariant: both kinds of trial alternate in one run, under the same load.
 """
 import statistics
-import tempfile
-from pathlib import Path
 
-import rig
-from proxy import CountingProxy
+from proxy import proxied_rig
 from report import Figure
 from stop_load import Load, stop, stop_directly
 
@@ -38,12 +35,8 @@ class Bench:
         return [(self.stops, [f.name for f in FIGURES])]
 
     def stops(self):
-        with tempfile.TemporaryDirectory(prefix="kp-bench-", dir="/tmp") as folder:
-            path = Path(folder) / "moonraker.sock"
-            with CountingProxy(path, lambda: machine.moonraker_socket) as proxy:
-                machine = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}")
-                with machine:
-                    self._measure(machine, proxy)
+        with proxied_rig() as (machine, proxy):
+            self._measure(machine, proxy)
 
     def _measure(self, machine, proxy):
         load = Load(machine)

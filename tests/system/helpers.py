@@ -30,6 +30,18 @@ CODES = {
     "INTERNAL_ERROR": 500, "DATABASE_UNAVAILABLE": 503,
 }
 
+# A pin that Klipper refuses, as an interlock of the machine's owner would: KlipperPlace cannot know it beforehand.
+REFUSING_PIN = """
+[gcode_macro SET_PIN]
+rename_existing: SET_PIN_BASE
+variable_refused: ''
+gcode:
+    {% if params.PIN == refused %}
+        {action_raise_error("SET_PIN of " ~ params.PIN ~ " refused")}
+    {% endif %}
+    SET_PIN_BASE {rawparams}
+"""
+
 
 # ---- requests ----------------------------------------------------------------------------------------------------------
 

@@ -11,21 +11,10 @@ import pytest
 import helpers
 import openpnp
 import rig
-from helpers import PART_DEG, PART_MM, X_STEP, axis, footprint, nothing_reaches_klipper, ok, pin, post, steps, still, wait_for
+from helpers import PART_DEG, PART_MM, REFUSING_PIN, X_STEP, axis, footprint, nothing_reaches_klipper, ok, pin, post, steps, still, wait_for
 from openpnp import Lines, compress, read_golden
 
 GOLDEN = rig.REPO / "tests" / "golden" / "port"
-# Klipper refuses one pin, as an interlock of the machine's owner would: KlipperPlace cannot know it beforehand.
-REFUSING_PIN = """
-[gcode_macro SET_PIN]
-rename_existing: SET_PIN_BASE
-variable_refused: ''
-gcode:
-    {% if params.PIN == refused %}
-        {action_raise_error("SET_PIN of " ~ params.PIN ~ " refused")}
-    {% endif %}
-    SET_PIN_BASE {rawparams}
-"""
 URLS = "[gcode_port]\nactuator_urls: true\nactuator_token: a-word\n"
 
 

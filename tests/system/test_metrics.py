@@ -13,16 +13,14 @@ import resource
 import select
 import socket
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import pytest
 
 import helpers
 import rig
 from helpers import Later, get, http_text, ok, post, read_answers, refused, show, steps, wait_for
-from proxy import CountingProxy
+from proxy import proxied_rig
 
 sys.path.insert(0, str(rig.REPO / "tests" / "bench"))
 from measure import memory_mb  # noqa: E402  pylint: disable=wrong-import-position
@@ -35,13 +33,9 @@ LINE = re.compile(r"""([a-z_]+)(?:\{((?:[a-z_]+="[^"\\\n]*",?)*)\})? (\S+)$""")
 @pytest.fixture(scope="module")
 def machine():
     """With a proxy between the shim and Moonraker, which counts: machine.proxy."""
-    with tempfile.TemporaryDirectory(prefix="kp-proxy-", dir="/tmp") as folder:
-        path = Path(folder) / "moonraker.sock"
-        with CountingProxy(path, lambda: r.moonraker_socket) as proxy:
-            r = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}")
-            r.proxy = proxy
-            with r:
-                yield r
+    with proxied_rig() as (r, proxy):
+        r.proxy = proxy
+        yield r
 
 
 def metrics(machine):

@@ -8,19 +8,7 @@ import time
 import pytest
 
 import helpers
-from helpers import FAST, X_STEP, Later, axis, get, go, modes, nothing_reaches_klipper, ok, pin, position, post, refused, steps, still, wait_for
-
-# A pin that Klipper refuses, as an interlock of the machine's owner would: KlipperPlace cannot know it beforehand.
-REFUSING_PIN = """
-[gcode_macro SET_PIN]
-rename_existing: SET_PIN_BASE
-variable_refused: ''
-gcode:
-    {% if params.PIN == refused %}
-        {action_raise_error("SET_PIN of " ~ params.PIN ~ " refused")}
-    {% endif %}
-    SET_PIN_BASE {rawparams}
-"""
+from helpers import FAST, REFUSING_PIN, X_STEP, Later, axis, get, go, modes, nothing_reaches_klipper, ok, pin, position, post, refused, steps, still, wait_for
 
 
 @pytest.fixture

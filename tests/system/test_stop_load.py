@@ -1,27 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Emergency stops with 64 REST clients, 50 WebSockets and a full queue: no step later than 100 ms, by the simulated machine's own record."""
 import statistics
-import tempfile
-from pathlib import Path
 
 import rig
-from proxy import CountingProxy
+from proxy import proxied_rig
 from stop_load import Load, stop
 
 LATEST_S = 0.1
 
 
 def test_stops_under_load():
-    with tempfile.TemporaryDirectory(prefix="kp-stop-", dir="/tmp") as folder:
-        path = Path(folder) / "moonraker.sock"
-        with CountingProxy(path, lambda: machine.moonraker_socket) as proxy:
-            machine = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}")
-            with machine:
-                load = Load(machine)
-                try:
-                    trials = [stop(machine, proxy) for _ in range(200 if rig.long_run() else 20)]
-                finally:
-                    load.close()
+    with proxied_rig() as (machine, proxy):
+        load = Load(machine)
+        try:
+            trials = [stop(machine, proxy) for _ in range(200 if rig.long_run() else 20)]
+        finally:
+            load.close()
     assert min(t.last_step for t in trials) > -0.05, "it was in motion when it was asked to stop"
     late = [t for t in trials if t.last_step > LATEST_S]
     print(f"{len(trials)} stops: last step after {statistics.median(t.last_step for t in trials) * 1000:.1f} ms in the median, "
