@@ -495,18 +495,21 @@ def test_commands_run_in_the_order_they_came(homed):
 
 
 def test_read_while_moving(homed):
-    """Reads are not held by the lane."""
+    """Reads are not held by the lane: many are answered before one slow move has ended."""
     go(homed, x=50, y=50)
-    move = Later(post, homed, "motion/move", {"x": 100, "feedrate": 1500, "wait": True})
+    move = Later(post, homed, "motion/move", {"x": 100, "feedrate": 300, "wait": True})
     helpers.wait_for("the move", lambda: steps(homed)["moving"])
-    for path in ("position", "status", "gpio/read_all", "sensor/read_all"):
-        ok(get(homed, path))
-    seen = [ok(get(homed, "position")) for _ in range(20) if not time.sleep(0.05)]
-    assert not move.done
-    assert all(p["commanded"]["x"] == 100 for p in seen[-5:])
-    live = [p["position"]["x"] for p in seen]
-    assert live == sorted(live) and live[0] < live[-1] < 100
+    seen = []
+    while not move.done:
+        for path in ("status", "gpio/read_all", "sensor/read_all"):
+            ok(get(homed, path))
+        seen.append(ok(get(homed, "position")))
+        time.sleep(0.05)
     ok(move.answer())
+    live = [p["position"]["x"] for p in seen]
+    assert live == sorted(live) and len(set(live)) > 4, live
+    assert live[0] < live[len(live) // 2] < 100, "reads were answered while it moved"
+    assert sum(p["commanded"]["x"] == 100 for p in seen) > len(seen) // 2
 
 
 def test_home_of_one_axis(homed):
