@@ -6,7 +6,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "auth.h"
 #include "idem.h"
+#include "limit.h"
 
 #define BASE "/api/v1/"
 #define FIELD_PATH_MAX 128
@@ -25,6 +27,13 @@ static const char head[] =
     "  `Idempotency-Replayed: true`, and nothing is done twice. A repeat while the first still runs waits for its answer; a client that left may so come\n"
     "  back for it. The same key with another request is INVALID_REQUEST. A request that was refused before anything was done leaves its key\n"
     "  free. At most %d keys and %u MiB of answers are kept; beyond that a new key is QUEUE_FULL. An emergency stop has no use for a key: it may be repeated.\n"
+    "- Where `[api] api_key_enabled` says so, a request needs a key in `X-API-Key`; its role must be the command's or a higher one: viewer, operator, admin.\n"
+    "  Without one: AUTHORIZATION_REQUIRED; unknown: INVALID_API_KEY; switched off or expired: AUTHENTICATION_FAILED; of too low a role: PERMISSION_DENIED.\n"
+    "  A wrong key is answered late from the %dth of an address on, and after %d of them as IP_BLOCKED for %d minutes; a valid key passes all the same.\n"
+    "- `[security] rate_limit`, on by default: a client (a key; without keys an address) may make %d requests of class motion, %d of class read and %d of class\n"
+    "  batch a second, and as many at once after a pause. Answers tell it in `X-RateLimit-Limit`, `-Remaining` (would pass now) and `-Reset` (s until all would);\n"
+    "  one too many is RATE_LIMIT_EXCEEDED with `Retry-After`. WebSocket requests come from the same store. An emergency stop is never limited.\n"
+    "- The `Host` header must name this machine: an address, localhost, its own name or one of `[security] allowed_hosts`; else PERMISSION_DENIED.\n"
     "- Web pages may use the API from its own origin and from those in `[security] cors_origins`. A write from any other page is PERMISSION_DENIED, and no\n"
     "  other page can read an answer.\n\n"
     "## Limits\n"
@@ -34,7 +43,9 @@ static const char head[] =
     "| connections | 512 | the one that has been without a whole request for longest is closed |\n"
     "| connections that have not yet said what they are | 64, 5 s | the oldest is closed |\n"
     "| time of a connection without a whole request | 120 s | closed |\n"
-    "| commands in the motion lane | 256 | QUEUE_FULL |\n\n"
+    "| commands in the motion lane | 256 | QUEUE_FULL |\n"
+    "| keys | 256 | QUEUE_FULL |\n"
+    "| tokens that wait for their WebSocket | 256 | the oldest ends |\n\n"
     "## Answers\n"
     "Every answer below `/api/v1/` is one JSON object, but for the OpenAPI document and the answer to a browser's preflight:\n\n"
     "| field | |\n|---|---|\n"
@@ -164,7 +175,8 @@ bool api_docs(FILE *f)
 {
     size_t count;
     const struct kp_command *rows = kp_commands(&count);
-    fprintf(f, head, IDEM_KEY_MAX, IDEM_ENTRIES_MAX, IDEM_BYTES_MAX >> 20);
+    fprintf(f, head, IDEM_KEY_MAX, IDEM_ENTRIES_MAX, IDEM_BYTES_MAX >> 20, AUTH_SLOW_AFTER + 1, AUTH_BLOCK_AFTER, AUTH_BLOCK_MS / 60000, LIMIT_MOTION, LIMIT_READ,
+            LIMIT_BATCH);
     fputs("## Commands\n", f);
     for (size_t i = 0; i < count; i++)
         print_command(f, &rows[i]);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "answer.h"
+#include "auth_api.h"
 #include "batch.h"
 #include "events.h"
 #include "history.h"
@@ -235,7 +236,8 @@ static struct app_request *local_begin(struct app *a, const struct kp_call *call
     }
     struct app_request *r = app_request_new(a, call, done, user, batch ? FOR_BATCH : FOR_JOURNAL, 0);
     if (r && !batch)
-        return queue_api_begin(a->queue, call, how->body, on_local, r) ? r : NULL;
+        return (auth_api_serves(call->command->id) ? auth_api_begin(a->keys, call, how->who, on_local, r)
+                                                   : queue_api_begin(a->queue, call, how->body, on_local, r)) ? r : NULL;
     struct batch *b = r ? batch_begin(a->loop, a, a->machine, call, how->body, on_local, r) : NULL;
     if (!b)
         return NULL;
@@ -380,10 +382,7 @@ struct app_request *app_execute_how(struct app *a, const struct kp_call *call, c
     }
     if (call->command->strategy == KP_GCODE)
         return lane_begin(a, call, how, done, user);
-    if (queue_api_serves(call->command->id) || call->command->id == KP_BATCH_EXECUTE)
-        return local_begin(a, call, how, done, user);
-    app_tell_error(a, done, user, KP_INVALID_REQUEST, "this command is not offered by this build", NULL);
-    return NULL;
+    return local_begin(a, call, how, done, user);
 }
 
 struct app_request *app_execute(struct app *a, const struct kp_call *call, app_done *done, void *user)
@@ -477,7 +476,7 @@ struct lane *app_lane(const struct app *a)
     return a->lane;
 }
 
-struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *metrics)
+struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *metrics, struct auth *auth)
 {
     static const struct state_events ev = { on_changed, on_pushed, on_console, on_notice };
     struct mr_config mr = { .socket = kp_config_str(c, "api", "moonraker_socket"), .host = kp_config_str(c, "api", "moonraker_host"),
@@ -490,7 +489,7 @@ struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *m
     if ((a->machine = kp_machine_new(c)) && (a->state = state_new(l, a->machine, &mr, &ev, a)) &&
         (a->lane = lane_new(l, state_moonraker(a->state), a->machine)) && (a->stop = stop_new(l, state_moonraker(a->state), c, app_on_stopped, a)) &&
         (a->queue = queue_api_new(l, a, a->machine, a->lane, c, on_jobs, a)) && (a->events = events_new(l, a->machine, &source)) &&
-        (a->monitor = monitor_new(l, a->machine, app_on_reaction, a))) {
+        (a->monitor = monitor_new(l, a->machine, app_on_reaction, a)) && (a->keys = auth_api_new(l, auth, queue_api_history(a->queue), c))) {
         a->jobs = queue_api_jobs(a->queue), a->history = queue_api_history(a->queue);
         kp_safety_listen(a->machine, on_safety, a);
         lane_on_wait(a->lane, on_lane_waits, a);
@@ -515,6 +514,7 @@ void app_free(struct app *a)
         app_request_free(r);
     }
     monitor_free(a->monitor);
+    auth_api_free(a->keys);
     queue_api_free(a->queue);
     stop_free(a->stop);
     lane_free(a->lane);

@@ -10,6 +10,8 @@
 
 struct app;
 struct app_request;
+struct auth;
+struct auth_who;
 struct events;
 struct lane;
 struct loop;
@@ -27,8 +29,8 @@ struct app_answer {
 };
 typedef void app_done(void *user, const struct app_answer *answer);
 
-/* Gives an app that connects to Moonraker. Borrows all three. NULL when out of memory. */
-struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *metrics);
+/* Gives an app that connects to Moonraker. Borrows all. NULL when out of memory. */
+struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *metrics, struct auth *auth);
 /* Requests that wait get no answer any more. */
 void app_free(struct app *a);
 
@@ -39,6 +41,7 @@ struct app_how {
     const json_t *body; /* the JSON object that the arguments came from: commands that hold others are read from it */
     const char *id;     /* the command_id that the answer has: the history has it too */
     bool unrecorded;    /* the caller writes the history itself */
+    const struct auth_who *who; /* who asks, where he has entered by a door that knows keys; NULL: he may not manage them */
 };
 /* Runs a checked call. done comes exactly once; when it comes before this returns, the answer is NULL, else the request that waits. */
 struct app_request *app_execute_how(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user);

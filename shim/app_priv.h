@@ -37,6 +37,7 @@ struct app {
     struct events *events;
     struct queue_api *queue;
     struct history *history;     /* both of queue */
+    struct auth_api *keys;
     struct jobs *jobs;
     struct answer_pool ids;
     struct app_request *waiting;

@@ -30,6 +30,8 @@ struct gate {
     struct loop *loop;
     gate_adopt_fn *http, *ws;
     void *user;
+    gate_allow_fn *allow; /* NULL: everybody may */
+    void *allow_user;
     int listeners[LISTENERS_MAX];
     int listener_count;
     struct undecided waiting[GATE_UNDECIDED_MAX]; /* oldest first */
@@ -147,6 +149,10 @@ static void on_connect(void *user, int listener, uint32_t events)
         }
         if (fd < 0) continue; /* that connection is gone; the next may be good */
         g->short_of = false;
+        if (g->allow && !g->allow(g->allow_user, (const struct sockaddr *)&peer)) {
+            close(fd);
+            continue;
+        }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         v = judge(g, fd, false);
         if (v == WAIT) keep(g, fd, &peer, len);
@@ -229,6 +235,12 @@ struct gate *gate_open(struct loop *l, const char *host, int port, gate_adopt_fn
 out:
     gate_close(g);
     return NULL;
+}
+
+void gate_allow(struct gate *g, gate_allow_fn *allow, void *user)
+{
+    g->allow = allow;
+    g->allow_user = user;
 }
 
 void gate_close(struct gate *g)

@@ -52,6 +52,8 @@ struct gcode_port {
     size_t clients_max;
     struct client *clients;
     bool ready;
+    bool (*allow)(void *user, const struct sockaddr *peer); /* NULL: everybody may connect */
+    void *allow_user;
 };
 
 /* ---- a client's socket ---- */
@@ -220,7 +222,9 @@ static void on_connect(void *user, int listener, uint32_t events)
     struct gcode_port *p = user;
     (void)events;
     for (int i = 0; i < ACCEPTS_A_TURN; i++) {
-        int one = 1, fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct sockaddr_storage peer;
+        socklen_t len = sizeof peer;
+        int one = 1, fd = accept4(listener, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && errno == EAGAIN)
             return;
         if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
@@ -230,6 +234,10 @@ static void on_connect(void *user, int listener, uint32_t events)
         }
         if (fd < 0)
             continue;
+        if (p->allow && !p->allow(p->allow_user, (const struct sockaddr *)&peer)) {
+            close(fd);
+            continue;
+        }
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
         if (make_room(p) && client_new(p, fd))
@@ -412,6 +420,12 @@ struct gcode_port *gcode_port_open(struct loop *l, struct app *a, const struct k
     app_watch(a, &p->watch);
     log_line(LOG_INFO, "gcode", "listening host=%s port=%d", host, port);
     return p;
+}
+
+void gcode_port_allow(struct gcode_port *p, bool (*allow)(void *user, const struct sockaddr *peer), void *user)
+{
+    p->allow = allow;
+    p->allow_user = user;
 }
 
 void gcode_port_close(struct gcode_port *p)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The journal for jobs and app: transactions go to the writer thread by a list, their outcomes come back by another and an eventfd.
  * Invariant: a job belongs to one side at a time, and only what is under `lock` is seen by both. */
-#include "history.h"
+#include "history_priv.h"
 
 #include <errno.h>
 #include <math.h>
@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #include "answer.h"
-#include "history_db.h"
 #include "log.h"
 #include "loop.h"
 
@@ -22,19 +21,6 @@
 #define RETRY_S 1       /* between tries of what must not be lost */
 #define PRUNE_EVERY 256 /* commands and events added between two cuts of their tables */
 
-/* A transaction or a question. */
-struct history_writes {
-    struct history_writes *next;
-    struct history *history;
-    struct db_op *ops, **tail;
-    bool complete;           /* false: memory ran out while it was collected */
-    bool lasting;            /* tried until it works */
-    bool ok;
-    history_done *done;
-    history_page *page;
-    void *user;
-    json_t *rows;
-};
 struct list { struct history_writes *head, **tail; size_t count; };
 
 struct history {
@@ -46,6 +32,9 @@ struct history {
     size_t entry_count;
     struct kp_safety_event *events;
     size_t event_count;
+    struct history_key *keys;
+    json_t *key_rows;        /* what keys borrows from */
+    size_t key_count;
     int64_t commands;
     int event_fd;
     bool started, failing;   /* failing: as last told */
@@ -284,50 +273,7 @@ static bool submit(struct history *h, struct history_writes *w)
     return taken;
 }
 
-/* ---- collecting ---- */
-
-/* A new operation at the end; NULL when out of memory. */
-static struct db_op *op_add(struct history_writes *w, enum db_sql sql)
-{
-    struct db_op *op = w ? calloc(1, sizeof *op) : NULL;
-    if (!op) {
-        if (w)
-            w->complete = false;
-        return NULL;
-    }
-    op->sql = sql;
-    *w->tail = op;
-    w->tail = &op->next;
-    return op;
-}
-
-static void put_int(struct db_op *op, int64_t v)
-{
-    if (op)
-        op->v[op->count++] = (struct db_value){ .kind = DB_INT, .i = v };
-}
-
-static void put_real(struct db_op *op, double v)
-{
-    if (op)
-        op->v[op->count++] = (struct db_value){ .kind = DB_REAL, .r = v };
-}
-
-/* Unix seconds, to the millisecond. */
-static void put_time(struct db_op *op, double at)
-{
-    put_real(op, round(at * 1000) / 1000);
-}
-
-static void put_text(struct history_writes *w, struct db_op *op, const char *v)
-{
-    if (!op)
-        return;
-    char *copy = v ? strdup(v) : NULL;
-    if (v && !copy)
-        w->complete = false;
-    op->v[op->count++] = (struct db_value){ .kind = DB_TEXT, .s = copy };
-}
+/* ---- for the others ---- */
 
 struct history_writes *history_begin(struct history *h)
 {
@@ -337,68 +283,6 @@ struct history_writes *history_begin(struct history *h)
         w->tail = &w->ops;
     }
     return w;
-}
-
-void history_add_entry(struct history_writes *w, const struct history_entry *e)
-{
-    struct db_op *op = op_add(w, DB_ADD_ENTRY);
-    put_text(w, op, e->id);
-    put_text(w, op, e->command);
-    put_text(w, op, e->params);
-    put_int(op, e->priority);
-    put_int(op, (int64_t)e->batch);
-    put_int(op, e->stop_on_error);
-    put_time(op, e->added_at);
-}
-
-void history_start_entry(struct history_writes *w, const char *id, double at)
-{
-    struct db_op *op = op_add(w, DB_START_ENTRY);
-    put_time(op, at);
-    put_text(w, op, id);
-}
-
-void history_end_entry(struct history_writes *w, const char *id)
-{
-    put_text(w, op_add(w, DB_END_ENTRY), id);
-    if (w)
-        w->lasting = true;
-}
-
-void history_add_command(struct history_writes *w, const struct history_command *c)
-{
-    struct db_op *op = op_add(w, DB_ADD_COMMAND);
-    put_text(w, op, c->id);
-    put_int(op, c->queued);
-    put_text(w, op, c->command);
-    put_text(w, op, c->params);
-    put_int(op, c->priority);
-    put_text(w, op, c->state);
-    put_text(w, op, c->error_code);
-    put_text(w, op, c->error_message);
-    put_time(op, c->added_at);
-    put_time(op, c->started_at);
-    put_time(op, c->ended_at);
-}
-
-void history_add_event(struct history_writes *w, const struct kp_safety_event *e, double at)
-{
-    struct db_op *op = op_add(w, DB_ADD_EVENT);
-    put_int(op, (int64_t)e->id);
-    put_int(op, (int64_t)e->level);
-    put_text(w, op, kp_level_name(e->level));
-    put_text(w, op, kp_cause_name(e->cause));
-    put_text(w, op, e->text);
-    put_real(op, e->got);
-    put_real(op, e->limit);
-    put_time(op, at);
-}
-
-void history_set_holds(struct history_writes *w, unsigned holds)
-{
-    put_int(op_add(w, DB_SET_HOLDS), (int64_t)holds);
-    if (w)
-        w->lasting = true;
 }
 
 bool history_commit(struct history_writes *w, history_done *done, void *user)
@@ -417,11 +301,9 @@ bool history_commit(struct history_writes *w, history_done *done, void *user)
 bool history_commands(struct history *h, int limit, const char *before, history_page *page, void *user)
 {
     struct history_writes *w = history_begin(h);
-    struct db_op *op = op_add(w, DB_GET_COMMANDS);
     if (!w)
         return false;
-    put_int(op, limit);
-    put_text(w, op, before);
+    history_ask_commands(w, limit, before);
     w->page = page, w->user = user;
     return submit(h, w);
 }
@@ -467,6 +349,22 @@ static bool read_events(struct history *h)
     return rows && h->events;
 }
 
+static bool read_keys(struct history *h)
+{
+    const struct db_op keys = { .sql = DB_GET_KEYS };
+    json_t *row;
+    size_t i;
+    h->key_rows = db_rows(h->db, &keys);
+    h->keys = calloc(json_array_size(h->key_rows) + 1, sizeof *h->keys);
+    if (!h->key_rows || !h->keys)
+        return false;
+    json_array_foreach(h->key_rows, i, row)
+        h->keys[h->key_count++] = (struct history_key){
+            .id = text(row, "id"), .name = text(row, "name"), .role = text(row, "role"), .hash = text(row, "hash"), .enabled = whole(row, "enabled"),
+            .created_at = number(row, "created_at"), .expires_at = number(row, "expires_at"), .last_used_at = number(row, "last_used_at") };
+    return true;
+}
+
 /* What the last process left. False: out of memory, or the file cannot be read. */
 static bool read_start(struct history *h)
 {
@@ -484,7 +382,7 @@ static bool read_start(struct history *h)
             .id = text(row, "id"), .command = text(row, "command"), .params = text(row, "text"), .priority = (int)whole(row, "priority"),
             .batch = (uint64_t)whole(row, "batch"), .stop_on_error = whole(row, "stop_on_error"), .executing = whole(row, "executing"),
             .added_at = number(row, "added_at"), .started_at = number(row, "started_at") };
-    return read_events(h);
+    return read_events(h) && read_keys(h);
 }
 
 struct history *history_new(struct loop *l, const char *path, size_t commands)
@@ -503,7 +401,7 @@ struct history *history_new(struct loop *l, const char *path, size_t commands)
     }
     h->failing = h->said_broken = !db_usable(h->db);
     if (!h->failing && !read_start(h))
-        log_line(LOG_ERROR, "history", "the queue of the last run cannot be read: \"%s\"", db_error(h->db));
+        log_line(LOG_ERROR, "history", "what the last run left cannot be read: \"%s\"", db_error(h->db));
     return h;
 }
 
@@ -545,7 +443,9 @@ void history_free(struct history *h)
     db_close(h->db);
     free(h->entries);
     free(h->events);
+    free(h->keys);
     json_decref(h->entry_rows);
+    json_decref(h->key_rows);
     pthread_cond_destroy(&h->more);
     pthread_mutex_destroy(&h->lock);
     free(h);
@@ -566,6 +466,12 @@ const struct kp_safety_event *history_events(const struct history *h, size_t *co
 {
     *count = h->event_count;
     return h->events;
+}
+
+const struct history_key *history_keys(const struct history *h, size_t *count)
+{
+    *count = h->key_count;
+    return h->keys;
 }
 
 bool history_failing(const struct history *h)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What outlives the process: the queue's journal, commands that ended, safety events. Written and read by a thread of its own; the loop never waits for it.
+/* What outlives the process: the queue's journal, commands that ended, safety events, keys. Written and read by a thread of its own; the loop never waits for it.
  * Without a configured file it is kept in memory and ends with the process. */
 #ifndef HISTORY_H
 #define HISTORY_H
@@ -37,6 +37,13 @@ struct history_command {
     double added_at, started_at, ended_at;  /* Unix s; NAN: never */
 };
 
+/* A key that was made. role: viewer, operator or admin; hash: of the key, in hexadecimal. */
+struct history_key {
+    const char *id, *name, *role, *hash;
+    bool enabled;
+    double created_at, expires_at, last_used_at; /* Unix s; NAN: never */
+};
+
 /* Where the last process left off. */
 struct history_numbers { unsigned holds; uint64_t batch; };
 
@@ -52,6 +59,8 @@ void history_numbers(const struct history *h, struct history_numbers *out);
 const struct history_entry *history_entries(const struct history *h, size_t *count);
 /* The last safety events, the oldest first; as above. */
 const struct kp_safety_event *history_events(const struct history *h, size_t *count);
+/* All keys as the last process left them, in the order they were made. Borrowed for the life of the history. */
+const struct history_key *history_keys(const struct history *h, size_t *count);
 bool history_start(struct history *h);
 /* The last write did not work: what the database would have kept may be lost with this process. */
 bool history_failing(const struct history *h);
@@ -63,6 +72,8 @@ void history_start_entry(struct history_writes *w, const char *id, double at);
 void history_end_entry(struct history_writes *w, const char *id);
 void history_add_command(struct history_writes *w, const struct history_command *c);
 void history_add_event(struct history_writes *w, const struct kp_safety_event *e, double at);
+void history_put_key(struct history_writes *w, const struct history_key *k);
+void history_delete_key(struct history_writes *w, const char *id);
 void history_set_holds(struct history_writes *w, unsigned holds);
 /* Takes w. With done, it tells in the loop, later, whether the transaction is committed; one that failed is forgotten. Without, a transaction that ends an
  * entry or sets holds is tried again until it works, in order; others are lost when they fail. False: refused, done will not come. */

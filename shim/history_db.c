@@ -34,6 +34,8 @@ static const char schema[] =
     "CREATE INDEX commands_id ON commands(id);"
     "CREATE TABLE events(id INTEGER PRIMARY KEY, rank INTEGER NOT NULL, level TEXT NOT NULL, cause TEXT NOT NULL, message TEXT NOT NULL, got REAL, bound REAL,"
     " timestamp REAL NOT NULL);"
+    "CREATE TABLE keys(seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, name TEXT NOT NULL, role TEXT NOT NULL, enabled INTEGER NOT NULL,"
+    " created_at REAL NOT NULL, expires_at REAL, last_used_at REAL, hash TEXT NOT NULL);"
     "CREATE TABLE numbers(name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
     "PRAGMA user_version=1;"
     "COMMIT;";
@@ -52,6 +54,11 @@ static const char *const texts[DB_SQL_COUNT] = {
     [DB_GET_EVENTS] = "SELECT id, level, cause, message, got, bound AS \"limit\", timestamp FROM events ORDER BY id DESC LIMIT ?",
     [DB_GET_ENTRIES] = "SELECT id, command, parameters AS text, priority, batch, stop_on_error, executing, added_at, started_at FROM queue ORDER BY seq",
     [DB_GET_NUMBERS] = "SELECT coalesce((SELECT value FROM numbers WHERE name='holds'), 0) AS holds, coalesce((SELECT max(batch) FROM queue), 0) AS batch",
+    [DB_PUT_KEY] = "INSERT INTO keys(id, name, role, enabled, created_at, expires_at, last_used_at, hash) VALUES(?,?,?,?,?,?,?,?)"
+                   " ON CONFLICT(id) DO UPDATE SET name=excluded.name, role=excluded.role, enabled=excluded.enabled, expires_at=excluded.expires_at,"
+                   " last_used_at=excluded.last_used_at, hash=excluded.hash",
+    [DB_DELETE_KEY] = "DELETE FROM keys WHERE id=?",
+    [DB_GET_KEYS] = "SELECT id, name, role, enabled, created_at, expires_at, last_used_at, hash FROM keys ORDER BY seq",
     [DB_PRUNE_COMMANDS] = "DELETE FROM commands WHERE seq <= (SELECT max(seq) FROM commands) - ?",
     [DB_PRUNE_EVENTS] = "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?",
 };

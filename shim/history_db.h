@@ -22,6 +22,9 @@ enum db_sql {
     DB_GET_EVENTS,    /* limit */
     DB_GET_ENTRIES,
     DB_GET_NUMBERS,   /* one row: holds, batch: the last of each */
+    DB_PUT_KEY,       /* id, name, role, enabled, created_at, expires_at, last_used_at, hash */
+    DB_DELETE_KEY,    /* id */
+    DB_GET_KEYS,
     DB_PRUNE_COMMANDS, /* how many stay */
     DB_PRUNE_EVENTS,  /* how many stay */
     DB_SQL_COUNT

@@ -463,6 +463,11 @@ const char *http_path(const struct http_request *r)
     return r->path;
 }
 
+const struct sockaddr *http_peer(const struct http_request *r)
+{
+    return MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+}
+
 const char *http_header(const struct http_request *r, const char *name)
 {
     return MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, name);

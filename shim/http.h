@@ -34,6 +34,8 @@ void http_adopt(struct http *h, int fd, const struct sockaddr *peer, socklen_t l
  * are and match no route), in arguments all but %00. */
 const char *http_method(const struct http_request *r);
 const char *http_path(const struct http_request *r);
+/* Who sent it; never NULL. */
+const struct sockaddr *http_peer(const struct http_request *r);
 const char *http_header(const struct http_request *r, const char *name); /* NULL: not sent */
 const char *http_body(const struct http_request *r, size_t *n);          /* never NULL */
 bool http_body_too_large(const struct http_request *r);

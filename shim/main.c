@@ -12,9 +12,10 @@
 #include "announce.h"
 #include "api_docs.h"
 #include "app.h"
-#include "cors.h"
 #include "gate.h"
 #include "gcode_port.h"
+#include "guard.h"
+#include "key_cli.h"
 #include "log.h"
 #include "loop.h"
 #include "metrics.h"
@@ -25,16 +26,18 @@
 #define CONFIG_MAX (1u << 20) /* bytes of klipperplace.cfg */
 #define CONFIG_DEFAULT "/etc/klipperplace.cfg"
 
-struct options { const char *config; bool check, given; };
+struct options { const char *config; bool check, given; int key; /* 0: none, else the place of the word "key" among the arguments */ };
 
 static int usage(int status)
 {
     fprintf(status ? stderr : stdout,
             "usage: klipperplaced [--config FILE] [--check] [--sample-config] [--api-docs] [--version] [--help]\n"
+            "       klipperplaced [--config FILE] key add|list|set|rotate|delete ...\n"
             "  --config FILE    klipperplace.cfg (default " CONFIG_DEFAULT "; without that file: every option at its default)\n"
             "  --check          read the configuration, say what is wrong with it, and end\n"
             "  --sample-config  print a klipperplace.cfg with every option at its default, and what it means\n"
-            "  --api-docs       print docs/api.md\n");
+            "  --api-docs       print docs/api.md\n"
+            KEY_CLI_USAGE);
     return status;
 }
 
@@ -138,17 +141,21 @@ static int serve(const struct kp_config *c)
     struct announce *announce = NULL;
     struct edges edges = { NULL, NULL };
     struct metrics *metrics = metrics_new();
-    struct cors *cors = cors_new(c);
-    struct loop *l = metrics && cors ? loop_new() : NULL;
-    if (l && (app = app_new(l, c, metrics)) && (announce = announce_new(l, app)) && (edges.rest = rest_new(l, app, cors, metrics)) && (edges.ws = ws_new(l, app, cors)) &&
-        (openpnp = openpnp_new(app, c))) {
+    struct guard *guard = guard_new(c, err, sizeof err);
+    struct loop *l = metrics && guard ? loop_new() : NULL;
+    if (l && (app = app_new(l, c, metrics, guard_auth(guard))) && (announce = announce_new(l, app)) && (edges.rest = rest_new(l, app, guard, metrics)) &&
+        (edges.ws = ws_new(l, app, guard)) && (openpnp = openpnp_new(app, c))) {
         rest_openpnp(edges.rest, openpnp);
         gate = gate_open(l, kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"), to_rest, to_ws, &edges, err, sizeof err);
     }
+    if (gate)
+        gate_allow(gate, guard_may_connect, guard);
     if (gate && wants_port)
         port = gcode_port_open(l, app, c, err, sizeof err);
     if (gate && (port || !wants_port)) {
         served = true;
+        if (port)
+            gcode_port_allow(port, guard_may_connect, guard);
         loop_on_turn(l, metrics_turn, metrics);
         metrics_room(metrics, fill_metrics, &edges);
         log_line(LOG_INFO, "main", "serving version=%s host=%s port=%d", kp_version(), kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"));
@@ -165,9 +172,22 @@ static int serve(const struct kp_config *c)
     announce_free(announce);
     app_free(app);
     loop_free(l);
-    cors_free(cors);
+    guard_free(guard);
     metrics_free(metrics);
     return served ? 0 : 1;
+}
+
+/* What libkp cannot tell of the configuration: it knows no addresses. */
+static int check(const struct kp_config *c, const char *path)
+{
+    char err[256];
+    struct guard *g = guard_new(c, err, sizeof err);
+    if (g)
+        printf("%s: ok\n", path);
+    else
+        fprintf(stderr, "klipperplaced: %s\n", err);
+    guard_free(g);
+    return g ? 0 : 1;
 }
 
 static void write_out(void *to, const char *text, size_t n)
@@ -192,7 +212,10 @@ static int parse_arguments(int argc, char **argv, struct options *o)
             o->check = true;
         else if (!strcmp(argv[i], "--config") && i + 1 < argc)
             o->config = argv[++i], o->given = true;
-        else if (!strcmp(argv[i], "--sample-config"))
+        else if (!strcmp(argv[i], "key")) {
+            o->key = i;
+            return -1; /* the rest is its own */
+        } else if (!strcmp(argv[i], "--sample-config"))
             return kp_config_sample(write_out, stdout), 0;
         else if (!strcmp(argv[i], "--version"))
             return printf("klipperplaced %s\n", kp_version()), 0;
@@ -218,8 +241,11 @@ int main(int argc, char **argv)
     if (!read_config(c, &o) || !read_environment(c) || !verify(c))
         goto out;
     if (o.check) {
-        printf("%s: ok\n", o.config);
-        status = 0;
+        status = check(c, o.config);
+        goto out;
+    }
+    if (o.key) {
+        status = key_cli(c, argc - o.key - 1, argv + o.key + 1);
         goto out;
     }
     log_level_parse(kp_config_str(c, "api", "log_level"), &level);

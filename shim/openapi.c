@@ -201,9 +201,21 @@ static json_t *success_schema(const struct kp_command *c)
     return j;
 }
 
-static json_t *headers(void)
+/* c NULL: of an error, which may be any row's. */
+static json_t *headers(const struct kp_command *c)
 {
-    return json_pack("{s:o}", "X-Request-Id", REF("#/components/headers/RequestId"));
+    json_t *j = json_pack("{s:o}", "X-Request-Id", REF("#/components/headers/RequestId"));
+    if (c && c->rate == KP_RATE_NONE)
+        return j;
+    json_object_set_new(j, "X-RateLimit-Limit", REF("#/components/headers/RateLimit"));
+    json_object_set_new(j, "X-RateLimit-Remaining", REF("#/components/headers/RateLimitRemaining"));
+    json_object_set_new(j, "X-RateLimit-Reset", REF("#/components/headers/RateLimitReset"));
+    return j;
+}
+
+static json_t *header(const char *description, const char *type, bool required)
+{
+    return json_pack("{s:s,s:b,s:{s:s}}", "description", description, "required", required, "schema", "type", type);
 }
 
 static json_t *success(const struct kp_command *c)
@@ -211,7 +223,7 @@ static json_t *success(const struct kp_command *c)
     const char *type = c->id == KP_METRICS ? "text/plain" : "application/json";
     json_t *schema = c->id == KP_METRICS ? json_pack("{s:s}", "type", "string") : c->id == KP_OPENAPI ? json_pack("{s:s}", "type", "object")
                      : c->flags & KP_PLAIN ? object_schema(c->answer) : success_schema(c);
-    return json_pack("{s:s,s:o,s:{s:{s:o}}}", "description", c->doc, "headers", headers(), "content", type, "schema", schema);
+    return json_pack("{s:s,s:o,s:{s:{s:o}}}", "description", c->doc, "headers", headers(c), "content", type, "schema", schema);
 }
 
 /* Statuses that an error code has, lowest first; the next after `last`, 0 past the last. */
@@ -226,12 +238,11 @@ static int next_status(int last)
     return next;
 }
 
-/* What the row can never be answered with: it has no body, or nobody is asked for a key. */
+/* What the row can never be answered with: it has no body, or nobody is asked for a key. 403 is also of a Host header that is not this machine's. */
 static bool never(const struct kp_command *c, int status)
 {
     switch (status) {
     case 401: return c->role == KP_PUBLIC;
-    case 403: return c->method == KP_GET && c->role == KP_PUBLIC; /* of a write also: a page of another origin */
     case 405: return true;
     case 409:
     case 413:
@@ -323,9 +334,11 @@ static json_t *error_response(int status)
     json_array_append_new(required, json_string("error_code"));
     json_array_append_new(required, json_string("error_message"));
     json_array_append_new(required, json_string("details"));
-    json_t *more = headers();
-    if (status == 429)
-        json_object_set_new(more, "Retry-After", json_pack("{s:s,s:{s:s}}", "description", "s until another try makes sense.", "schema", "type", "integer"));
+    json_t *more = headers(NULL);
+    if (status == 429) {
+        json_object_set_new(more, "Retry-After", header("s until another try makes sense.", "integer", true));
+        json_object_set_new(more, "X-RateLimit-Retry-After", header("The same.", "integer", true));
+    }
     return json_pack("{s:s,s:o,s:{s:{s:o}}}", "description", "An error; error_code says which.", "headers", more, "content", "application/json", "schema", j);
 }
 
@@ -343,9 +356,12 @@ static json_t *components(void)
     json_t *key_param = json_pack("{s:s,s:s,s:s,s:{s:s,s:s}}", "name", "Idempotency-Key", "in", "header", "description",
                                   "A repeat within 10 minutes is answered with the first answer, and nothing is done twice.",
                                   "schema", "type", "string", "pattern", pattern);
-    return json_pack("{s:{s:o},s:{s:o,s:o},s:{s:{s:s,s:{s:s}}},s:o,s:{s:{s:s,s:s,s:s}}}", "schemas", "Fault", fault_schema(), "parameters",
-                     "RequestId", request_id, "IdempotencyKey", key_param, "headers", "RequestId", "description", "As given, or made.", "schema",
-                     "type", "string", "responses", errors, "securitySchemes", "ApiKey", "type", "apiKey", "in", "header", "name", "X-API-Key");
+    return json_pack("{s:{s:o},s:{s:o,s:o},s:{s:o,s:o,s:o,s:o},s:o,s:{s:{s:s,s:s,s:s}}}", "schemas", "Fault", fault_schema(), "parameters",
+                     "RequestId", request_id, "IdempotencyKey", key_param, "headers", "RequestId", header("As given, or made.", "string", true), "RateLimit",
+                     header("Requests of this class that one client may make a second, and as many at once after a pause; absent where nothing is limited.",
+                            "integer", false),
+                     "RateLimitRemaining", header("Of these, how many would pass now.", "integer", false), "RateLimitReset",
+                     header("s until all of them would pass.", "integer", false), "responses", errors, "securitySchemes", "ApiKey", "type", "apiKey", "in", "header", "name", "X-API-Key");
 }
 
 char *openapi_text(size_t *n)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* REST for app: path and method to a registry row, query and body to arguments, answers to the envelope of API v1. Decides nothing about the machine.
  * Invariant: each request gets one answer, is counted once and logged once. */
-#include "rest.h"
+#include "rest_priv.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include "answer.h"
 #include "app.h"
 #include "args.h"
-#include "cors.h"
+#include "guard.h"
 #include "http.h"
 #include "idem.h"
 #include "log.h"
@@ -25,162 +25,6 @@
 #define CONNECTIONS_MAX 512u
 #define IDLE_TIMEOUT_S 120u
 #define BASE "/api/v1/"
-#define REQUEST_ID_MAX 129 /* bytes with the 0 */
-#define HEADERS_MAX 14     /* of an answer, with the end */
-
-struct rest {
-    struct app *app;
-    struct http *http;
-    struct openpnp *openpnp; /* NULL: no paths of its */
-    const struct cors *cors;
-    struct idem *idem;
-    struct metrics *metrics;
-    char *openapi;          /* the document */
-    size_t openapi_n;
-    struct answer_pool ids;
-    struct call *detached;  /* without a client, kept by their idempotency key */
-    struct call *followers; /* wait for another call's answer under the same key */
-};
-
-/* One request on its way. */
-struct call {
-    struct rest *rest;
-    struct http_request *http;           /* NULL: the client left */
-    const struct kp_command *command;    /* NULL: no such path or method */
-    struct app_request *waits;           /* NULL: nothing of app's */
-    struct idem_entry *idem;             /* NULL: no key, or another call's */
-    struct idem_entry *follows;          /* another call runs under the same key */
-    struct call *next, **at;             /* in detached or followers; at NULL: in none */
-    bool inside, ended;                  /* inside app_execute; its answer has come */
-    enum cors_origin from;
-    int64_t began_us;
-    char id[ANSWER_ID];                  /* command_id */
-    char request_id[REQUEST_ID_MAX];
-};
-
-static int64_t now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
-/* ---- answers ---- */
-
-struct reply {
-    int status;
-    const char *type;        /* NULL: JSON */
-    char *body;              /* from malloc, taken; NULL: out of memory, or empty where `empty` says so */
-    size_t n;
-    enum kp_err code;
-    const char *allow;       /* NULL: none */
-    const char *preflight;   /* methods that the path knows; NULL: no preflight */
-    bool empty, replayed, upgrade;
-};
-
-static const char *name_of(const struct call *c)
-{
-    return c->command ? c->command->name : "unknown";
-}
-
-static void set(struct http_header **h, const char *name, const char *value)
-{
-    *(*h)++ = (struct http_header){ name, value };
-}
-
-static void set_cors(const struct call *c, const struct reply *r, struct http_header **h)
-{
-    if (cors_varies(c->rest->cors))
-        set(h, "Vary", "Origin");
-    if (c->from == CORS_LISTED) {
-        set(h, "Access-Control-Allow-Origin", http_header(c->http, "Origin"));
-        set(h, "Access-Control-Expose-Headers", CORS_EXPOSED);
-    }
-    if (c->from == CORS_LISTED && r->preflight) {
-        set(h, "Access-Control-Allow-Methods", r->preflight);
-        set(h, "Access-Control-Allow-Headers", CORS_HEADERS);
-        set(h, "Access-Control-Max-Age", CORS_MAX_AGE);
-    }
-}
-
-/* Who asks for /ready again and again is told there: nothing of it is news for the log. */
-static void note(const struct call *c, enum kp_err code, int status)
-{
-    int64_t us = now_us() - c->began_us;
-    bool plain = c->command && c->command->flags & KP_PLAIN;
-    enum log_level level = plain ? LOG_DEBUG : status >= 500 ? LOG_WARNING : status >= 400 && c->command && c->command->method != KP_GET ? LOG_INFO : LOG_DEBUG;
-    app_count(c->rest->app, c->command, code);
-    metrics_took(c->rest->metrics, c->command, us);
-    if (log_wants(level))
-        log_request(level, "rest", c->request_id, "command=%s command_id=%s code=%s status=%d us=%lld", name_of(c), c->id, kp_err_name(code), status,
-                    (long long)us);
-}
-
-static void settle(struct call *c, const struct reply *r);
-
-/* Sends the answer to the client, when there is one. Takes r->body. */
-static void send_reply(struct call *c, const struct reply *r)
-{
-    struct http_header headers[HEADERS_MAX], *h = headers;
-    int status = r->body || r->empty ? r->status : 500;
-    if (c->idem)
-        settle(c, r);
-    note(c, r->body || r->empty ? r->code : KP_INTERNAL_ERROR, status);
-    if (!c->http) {
-        free(r->body);
-        return;
-    }
-    set(&h, "X-Request-Id", c->request_id);
-    if (r->allow)
-        set(&h, "Allow", r->allow);
-    if (status == 429)
-        set(&h, "Retry-After", "1");
-    if (r->upgrade) {
-        set(&h, "Upgrade", "websocket");
-        set(&h, "Connection", "close");
-    }
-    if (r->replayed)
-        set(&h, "Idempotency-Replayed", "true");
-    set_cors(c, r, &h);
-    set(&h, NULL, NULL);
-    http_reply(c->http, status, r->empty ? NULL : r->type ? r->type : "application/json", r->body, r->n, headers);
-    c->http = NULL;
-}
-
-static void send_faults(struct call *c, const struct kp_faults *f, const char *allow)
-{
-    struct reply r = { .status = kp_err_status(kp_faults_code(f)), .code = kp_faults_code(f), .allow = allow };
-    r.body = answer_error(name_of(c), c->id, f, NULL, &r.n);
-    send_reply(c, &r);
-}
-
-static void send_error(struct call *c, enum kp_err code, const char *field, const char *message, const char *allow)
-{
-    struct kp_faults f;
-    struct kp_error e;
-    kp_faults_init(&f);
-    kp_error_set(&e, code, field, "%s", message);
-    kp_faults_add(&f, &e);
-    send_faults(c, &f, allow);
-}
-
-static void call_free(struct call *c)
-{
-    if (c->at) {
-        *c->at = c->next;
-        if (c->next)
-            c->next->at = c->at;
-    }
-    free(c);
-}
-
-static void link_into(struct call **list, struct call *c)
-{
-    c->next = *list, c->at = list;
-    if (c->next)
-        c->next->at = &c->next;
-    *list = c;
-}
 
 /* ---- idempotency ---- */
 
@@ -190,17 +34,17 @@ static void replay(struct call *c, const struct idem_entry *e)
     size_t n;
     const char *text = idem_body(e, &n, &r.code);
     if (!text) {
-        send_error(c, KP_OUTCOME_UNKNOWN, NULL, "this request was carried out, but its answer could not be kept", NULL);
+        rest_error(c, KP_OUTCOME_UNKNOWN, NULL, "this request was carried out, but its answer could not be kept", NULL);
         return;
     }
     if ((r.body = malloc(n)))
         memcpy(r.body, text, n), r.n = n;
     r.status = kp_err_status(r.code);
-    send_reply(c, &r);
+    rest_reply(c, &r);
 }
 
 /* Keeps the answer under the call's key, and gives it to all who asked the same meanwhile. A refusal that came at once is not kept: nothing was done. */
-static void settle(struct call *c, const struct reply *r)
+void rest_settle(struct call *c, const struct reply *r)
 {
     struct idem_entry *e = c->idem;
     struct call *next;
@@ -215,7 +59,7 @@ static void settle(struct call *c, const struct reply *r)
         if (f->follows != e)
             continue;
         replay(f, e);
-        call_free(f);
+        rest_call_free(f);
     }
 }
 
@@ -232,6 +76,7 @@ static void print_request(struct call *c, struct idem_print *p)
     size_t n;
     const char *body = http_body(c->http, &n);
     idem_print_init(p);
+    idem_print_add(p, &c->who.serial, sizeof c->who.serial); /* nobody gets another's answer */
     idem_print_add(p, http_method(c->http), strlen(http_method(c->http)) + 1);
     idem_print_add(p, http_path(c->http), strlen(http_path(c->http)) + 1);
     http_query(c->http, add_query, p);
@@ -247,7 +92,7 @@ static bool first_under_key(struct call *c)
     if (!key)
         return true; /* an emergency stop may be repeated as often as anybody likes */
     if (!idem_key_ok(key)) {
-        send_error(c, KP_INVALID_REQUEST, "Idempotency-Key", "an Idempotency-Key has 1 to 255 visible ASCII characters", NULL);
+        rest_error(c, KP_INVALID_REQUEST, "Idempotency-Key", "an Idempotency-Key has 1 to 255 visible ASCII characters", NULL);
         return false;
     }
     print_request(c, &p);
@@ -255,11 +100,11 @@ static bool first_under_key(struct call *c)
     case IDEM_NEW: c->idem = e; return true;
     case IDEM_RUNNING:
         c->follows = e;
-        link_into(&c->rest->followers, c);
+        rest_link(&c->rest->followers, c);
         return false;
     case IDEM_ANSWERED: replay(c, e); return false;
-    case IDEM_OTHER: send_error(c, KP_INVALID_REQUEST, "Idempotency-Key", "this Idempotency-Key was used for another request", NULL); return false;
-    case IDEM_FULL: send_error(c, KP_QUEUE_FULL, "Idempotency-Key", "no further Idempotency-Key can be remembered now", NULL); return false;
+    case IDEM_OTHER: rest_error(c, KP_INVALID_REQUEST, "Idempotency-Key", "this Idempotency-Key was used for another request", NULL); return false;
+    case IDEM_FULL: rest_error(c, KP_QUEUE_FULL, "Idempotency-Key", "no further Idempotency-Key can be remembered now", NULL); return false;
     }
     return false;
 }
@@ -272,15 +117,15 @@ static void on_done(void *user, const struct app_answer *a)
     struct reply r = { .code = kp_faults_code(a->faults) };
     r.status = kp_err_status(r.code);
     if (r.code)
-        r.body = answer_error(name_of(c), c->id, a->faults, json_incref(a->details), &r.n);
+        r.body = answer_error(rest_name(c), c->id, a->faults, json_incref(a->details), &r.n);
     else if (a->partial || a->warning)
-        r.body = answer_warned(a->partial, name_of(c), c->id, a->data, a->n, a->warning, &r.n);
+        r.body = answer_warned(a->partial, rest_name(c), c->id, a->data, a->n, a->warning, &r.n);
     else
-        r.body = answer_success(name_of(c), c->id, a->data, a->n, &r.n);
-    send_reply(c, &r);
+        r.body = answer_success(rest_name(c), c->id, a->data, a->n, &r.n);
+    rest_reply(c, &r);
     c->ended = true;
     if (!c->inside)
-        call_free(c); /* else call_run still holds it */
+        rest_call_free(c); /* else call_run still holds it */
 }
 
 static void on_gone(void *user, struct http_request *h)
@@ -291,12 +136,12 @@ static void on_gone(void *user, struct http_request *h)
         return;
     c->http = NULL;
     if (c->idem) { /* the client will ask again, under its key */
-        link_into(&s->detached, c);
+        rest_link(&s->detached, c);
         return;
     }
     if (c->waits)
         app_leave(c->waits);
-    call_free(c);
+    rest_call_free(c);
 }
 
 /* ---- requests ---- */
@@ -305,7 +150,7 @@ static void on_gone(void *user, struct http_request *h)
 static bool call_run(struct call *c, const struct kp_call *checked, const json_t *body)
 {
     c->inside = true;
-    c->waits = app_execute_how(c->rest->app, checked, &(struct app_how){ .body = body, .id = c->id }, on_done, c);
+    c->waits = app_execute_how(c->rest->app, checked, &(struct app_how){ .body = body, .id = c->id, .who = &c->who }, on_done, c);
     c->inside = false;
     return !c->ended;
 }
@@ -317,11 +162,11 @@ static bool may_write(struct call *c)
     size_t n;
     http_body(c->http, &n);
     if (http_body_too_large(c->http))
-        send_error(c, KP_PAYLOAD_TOO_LARGE, NULL, "the body may have at most 1048576 bytes", NULL);
+        rest_error(c, KP_PAYLOAD_TOO_LARGE, NULL, "the body may have at most 1048576 bytes", NULL);
     else if (c->from == CORS_FOREIGN)
-        send_error(c, KP_PERMISSION_DENIED, NULL, "requests from pages of another origin are refused", NULL);
+        rest_error(c, KP_PERMISSION_DENIED, NULL, "requests from pages of another origin are refused", NULL);
     else if ((n || type) && (!type || strncasecmp(type, "application/json", 16) || (type[16] && type[16] != ';' && type[16] != ' ')))
-        send_error(c, KP_UNSUPPORTED_MEDIA_TYPE, NULL, "the body must be application/json", NULL);
+        rest_error(c, KP_UNSUPPORTED_MEDIA_TYPE, NULL, "the body must be application/json", NULL);
     else
         return true;
     return false;
@@ -372,7 +217,7 @@ static bool run_command(struct call *c, const char *path)
     if (!wrong && app_check(c->rest->app, c->command, g.arg, g.n, &call, &f) == KP_OK)
         waits = call_run(c, &call, body);
     else
-        send_faults(c, &f, NULL);
+        rest_faults(c, &f, NULL);
     json_decref(body);
     return waits;
 }
@@ -389,7 +234,7 @@ static void send_metrics(struct call *c)
 {
     struct reply r = { .status = 200, .type = "text/plain; version=0.0.4; charset=utf-8" };
     r.body = metrics_text(c->rest->metrics, &r.n);
-    send_reply(c, &r);
+    rest_reply(c, &r);
 }
 
 static void send_openapi(struct call *c)
@@ -397,7 +242,7 @@ static void send_openapi(struct call *c)
     struct rest *s = c->rest;
     struct reply r = { .status = 200 };
     r.body = copy(s->openapi, s->openapi_n), r.n = s->openapi_n;
-    send_reply(c, &r);
+    rest_reply(c, &r);
 }
 
 static void send_health(struct call *c)
@@ -408,7 +253,7 @@ static void send_health(struct call *c)
     r.body = copy(text, r.n);
     if (c->command->id == KP_READY && !ready)
         r.status = 503, r.code = KP_KLIPPY_DISCONNECTED;
-    send_reply(c, &r);
+    rest_reply(c, &r);
 }
 
 static void run_plain(struct call *c)
@@ -440,8 +285,9 @@ static struct call *call_new(struct rest *s, struct http_request *h, const struc
         return NULL;
     c->rest = s, c->http = h, c->command = command, c->waits = NULL, c->idem = NULL, c->follows = NULL, c->next = NULL, c->at = NULL;
     c->inside = c->ended = false;
-    c->from = cors_judge(s->cors, http_header(h, "Origin"), http_header(h, "Host"));
-    c->began_us = now_us();
+    c->who = (struct auth_who){ KP_PUBLIC, 0 }, c->limit.limit = 0, c->retry_s = 0, c->late = NULL;
+    c->from = cors_judge(guard_cors(s->guard), http_header(h, "Origin"), http_header(h, "Host"));
+    c->began_us = rest_now_us();
     answer_id(&s->ids, c->id);
     for (; given && given[n] && n < sizeof c->request_id - 1; n++)
         c->request_id[n] = given[n] < 0x21 || given[n] > 0x7e ? '_' : given[n];
@@ -463,13 +309,13 @@ static void without_row(struct call *c, unsigned allowed)
     char methods[CORS_METHODS_MAX];
     print_methods(methods, allowed);
     if (!allowed)
-        send_error(c, KP_NOT_FOUND, NULL, "no such path", NULL);
+        rest_error(c, KP_NOT_FOUND, NULL, "no such path", NULL);
     else if (!is_preflight(c->http))
-        send_error(c, KP_METHOD_NOT_ALLOWED, NULL, "this path does not know that method", methods);
+        rest_error(c, KP_METHOD_NOT_ALLOWED, NULL, "this path does not know that method", methods);
     else if (c->from == CORS_FOREIGN)
-        send_error(c, KP_PERMISSION_DENIED, NULL, "requests from pages of another origin are refused", NULL);
+        rest_error(c, KP_PERMISSION_DENIED, NULL, "requests from pages of another origin are refused", NULL);
     else
-        send_reply(c, &(struct reply){ .status = 204, .empty = true, .preflight = methods });
+        rest_reply(c, &(struct reply){ .status = 204, .empty = true, .preflight = methods });
 }
 
 static void upgrade_required(struct call *c)
@@ -480,14 +326,61 @@ static void upgrade_required(struct call *c)
     kp_faults_init(&f);
     kp_error_set(&e, KP_INVALID_REQUEST, NULL, "a WebSocket needs a connection of its own");
     kp_faults_add(&f, &e);
-    r.body = answer_error(name_of(c), c->id, &f, NULL, &r.n);
-    send_reply(c, &r);
+    r.body = answer_error(rest_name(c), c->id, &f, NULL, &r.n);
+    rest_reply(c, &r);
+}
+
+/* ---- who asks ---- */
+
+static void on_late(void *user)
+{
+    struct call *c = user;
+    struct kp_faults f = { .count = 0 };
+    kp_faults_add(&f, &c->why);
+    rest_faults(c, &f, NULL);
+    rest_call_free(c);
+}
+
+/* Whether one with this key may run the row now. False: it was answered, or will be when c->late is over. */
+static bool may_enter(struct call *c)
+{
+    struct guard *g = c->rest->guard;
+    struct auth_refusal no = { .late_ms = 0 };
+    struct kp_faults f = { .count = 0 };
+    const struct sockaddr *peer = http_peer(c->http);
+    bool public = c->command->role == KP_PUBLIC;
+    if ((public || auth_enter(guard_auth(g), http_header(c->http, "X-API-Key"), peer, &c->who, &no) == KP_OK) &&
+        guard_admit(g, &c->who, peer, c->command, &c->limit, &no.error) == KP_OK)
+        return true;
+    c->retry_s = no.retry_s ? no.retry_s : (int)((c->limit.wait_ms + 999) / 1000);
+    if (no.late_ms && (c->late = loop_timer_new(c->rest->loop, on_late, c))) {
+        c->why = no.error;
+        rest_link(&c->rest->refused, c);
+        loop_timer_set(c->late, no.late_ms);
+        return false;
+    }
+    kp_faults_add(&f, &no.error);
+    rest_faults(c, &f, NULL);
+    return false;
+}
+
+/* A page that reached this machine under a name of its own. */
+static bool host_is_ours(struct call *c)
+{
+    struct kp_error e;
+    struct kp_faults f = { .count = 0 };
+    if (guard_host(c->rest->guard, http_header(c->http, "Host"), &e) == KP_OK)
+        return true;
+    kp_faults_add(&f, &e);
+    rest_faults(c, &f, NULL);
+    return false;
 }
 
 static void on_request(void *user, struct http_request *h)
 {
     struct rest *s = user;
-    if (s->openpnp && !strncmp(http_path(h), OPENPNP_BASE, sizeof OPENPNP_BASE - 1)) {
+    struct kp_error e;
+    if (s->openpnp && !strncmp(http_path(h), OPENPNP_BASE, sizeof OPENPNP_BASE - 1) && guard_host(s->guard, http_header(h, "Host"), &e) == KP_OK) {
         openpnp_request(s->openpnp, h);
         return;
     }
@@ -500,10 +393,14 @@ static void on_request(void *user, struct http_request *h)
         http_reply(h, 500, NULL, NULL, 0, NULL);
         return;
     }
-    if (!strcmp(http_path(h), "/ws/v1")) /* as a later request of a connection: the gate looks at the first only */
+    if (!host_is_ours(c))
+        ;
+    else if (!strcmp(http_path(h), "/ws/v1")) /* as a later request of a connection: the gate looks at the first only */
         upgrade_required(c);
     else if (!row)
         without_row(c, allowed);
+    else if (!may_enter(c))
+        waits = c->late != NULL;
     else if (row->flags & KP_PLAIN)
         run_plain(c);
     else if ((row->method == KP_GET || may_write(c)) && first_under_key(c))
@@ -511,7 +408,7 @@ static void on_request(void *user, struct http_request *h)
     if (waits || c->follows)
         *http_slot(h) = c;
     else
-        call_free(c);
+        rest_call_free(c);
 }
 
 /* ---- for main ---- */
@@ -523,13 +420,13 @@ static void fill_metrics(const void *user, struct metrics_now *now)
     now->idempotency_keys = idem_count(s->idem);
 }
 
-struct rest *rest_new(struct loop *l, struct app *a, const struct cors *c, struct metrics *m)
+struct rest *rest_new(struct loop *l, struct app *a, struct guard *g, struct metrics *m)
 {
     static const struct http_limits limits = { BODY_MAX, CONNECTIONS_MAX, IDLE_TIMEOUT_S };
     struct rest *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
-    s->app = a, s->cors = c, s->metrics = m;
+    s->loop = l, s->app = a, s->guard = g, s->metrics = m;
     if ((s->idem = idem_new()) && (s->openapi = openapi_text(&s->openapi_n)) && (s->http = http_new(l, &limits, on_request, on_gone, s))) {
         metrics_room(m, fill_metrics, s);
         return s;
@@ -545,7 +442,7 @@ void rest_free(struct rest *s)
     http_free(s->http);
     while (s->detached) {
         app_leave(s->detached->waits);
-        call_free(s->detached);
+        rest_call_free(s->detached);
     }
     idem_free(s->idem);
     free(s->openapi);

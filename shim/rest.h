@@ -6,14 +6,14 @@
 #include <sys/socket.h>
 
 struct app;
-struct cors;
+struct guard;
 struct loop;
 struct metrics;
 struct openpnp;
 struct rest;
 
 /* Gives the edge. Borrows all. NULL when out of memory. */
-struct rest *rest_new(struct loop *l, struct app *a, const struct cors *c, struct metrics *m);
+struct rest *rest_new(struct loop *l, struct app *a, struct guard *g, struct metrics *m);
 void rest_free(struct rest *s);
 /* Paths under /openpnp/ are this room's from now on. Borrows it. */
 void rest_openpnp(struct rest *s, struct openpnp *o);

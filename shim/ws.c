@@ -14,8 +14,8 @@
 
 #include "answer.h"
 #include "app.h"
-#include "cors.h"
 #include "events.h"
+#include "guard.h"
 #include "log.h"
 #include "loop.h"
 #include "ws_rpc.h"
@@ -30,6 +30,8 @@ _Static_assert(LWS_PRE <= EVENTS_ROOM, "libwebsockets writes a frame's head befo
 #define SEND_BUFFER 65536    /* bytes asked of the kernel: what a client that does not read can hold back there */
 #define SWEEP_MS 1000        /* between looks for stalled sessions */
 #define HEADER_MAX 256       /* bytes of a header that is looked at */
+#define KEY_HEADER "x-api-key:"
+#define TOKEN_ARGUMENT "token="
 
 /* A response that waits. */
 struct chunk { struct chunk *next; size_t n; unsigned char room[]; /* LWS_PRE, then the text */ };
@@ -40,6 +42,8 @@ struct session {
     struct session *next, **at;
     struct events_subscriber subscriber;
     struct ws_rpc rpc;
+    struct auth_who who;
+    struct sockaddr_storage peer;
     struct chunk *first, **last;
     size_t waiting_n;          /* bytes of chunks */
     char *in;                  /* the message so far */
@@ -54,11 +58,11 @@ struct session {
 struct ws {
     struct loop *loop;
     struct app *app;
-    const struct cors *cors;
+    struct guard *guard;
     struct lws_vhost *vhost;   /* freed with the loop, and this struct then */
     struct session *sessions;  /* till their socket is closed */
     size_t count;
-    struct lws *handshakes[WS_HANDSHAKES_MAX];
+    struct { struct lws *wsi; struct auth_who who; } handshakes[WS_HANDSHAKES_MAX]; /* who: of one that has been let in */
     struct loop_timer *sweep;
     struct answer_pool ids;
     bool closing;
@@ -128,6 +132,8 @@ static void on_sweep(void *user)
     struct session *next;
     for (struct session *s = w->sessions; s; s = next) {
         next = s->next;
+        if (!auth_still(guard_auth(w->guard), &s->who))
+            mark(s, LWS_CLOSE_STATUS_POLICY_VIOLATION, "its key has ended");
         if (!s->waiting_since_ms || now_ms - s->waiting_since_ms < WS_STALLED_MS)
             continue;
         mark(s, CLOSE_TRY_AGAIN_LATER, "too slow to read");
@@ -229,6 +235,8 @@ static int on_receive(struct session *s, const void *data, size_t n)
 {
     if (s->over || s->code)
         return 0;
+    if (!auth_still(guard_auth(s->ws->guard), &s->who))
+        mark(s, LWS_CLOSE_STATUS_POLICY_VIOLATION, "its key has ended");
     if (lws_frame_is_binary(s->wsi))
         mark(s, LWS_CLOSE_STATUS_UNACCEPTABLE_OPCODE, "messages are text");
     if (lws_is_first_fragment(s->wsi))
@@ -255,23 +263,30 @@ static int on_receive(struct session *s, const void *data, size_t n)
 
 /* ---- the handshake ---- */
 
+/* The place of a handshake; WS_HANDSHAKES_MAX: it has none. */
+static size_t handshake_of(const struct ws *w, const struct lws *wsi)
+{
+    size_t i = 0;
+    while (i < WS_HANDSHAKES_MAX && w->handshakes[i].wsi != wsi)
+        i++;
+    return i;
+}
+
 static void handshake_over(struct ws *w, const struct lws *wsi)
 {
-    for (size_t i = 0; i < WS_HANDSHAKES_MAX; i++)
-        if (w->handshakes[i] == wsi)
-            w->handshakes[i] = NULL;
+    size_t i = handshake_of(w, wsi);
+    if (i < WS_HANDSHAKES_MAX)
+        w->handshakes[i].wsi = NULL;
 }
 
 /* Answers instead of upgrading, and closes: for a callback of libwebsockets to return. */
-static int refuse(struct ws *w, struct lws *wsi, int status, const char *head, enum kp_err code, const char *message)
+static int refuse_error(struct ws *w, struct lws *wsi, int status, const char *head, const struct kp_error *e)
 {
     char id[ANSWER_ID];
     struct kp_faults f;
-    struct kp_error e;
     size_t n;
     kp_faults_init(&f);
-    kp_error_set(&e, code, NULL, "%s", message);
-    kp_faults_add(&f, &e);
+    kp_faults_add(&f, e);
     answer_id(&w->ids, id);
     char *body = answer_error("unknown", id, &f, NULL, &n), *text = body ? malloc(LWS_PRE + n + 512) : NULL;
     if (text) {
@@ -282,6 +297,13 @@ static int refuse(struct ws *w, struct lws *wsi, int status, const char *head, e
     free(text);
     free(body);
     return -1;
+}
+
+static int refuse(struct ws *w, struct lws *wsi, int status, const char *head, enum kp_err code, const char *message)
+{
+    struct kp_error e;
+    kp_error_set(&e, code, NULL, "%s", message);
+    return refuse_error(w, wsi, status, head, &e);
 }
 
 static int need_upgrade(struct ws *w, struct lws *wsi)
@@ -307,6 +329,41 @@ static bool lists_upgrade(const char *value)
     return false;
 }
 
+static void peer_of(struct lws *wsi, struct sockaddr_storage *out)
+{
+    socklen_t n = sizeof *out;
+    *out = (struct sockaddr_storage){ .ss_family = AF_UNSPEC };
+    getpeername(lws_get_socket_fd(wsi), (struct sockaddr *)out, &n);
+}
+
+/* By the key in the header, or by the token of the URL, as a browser has it. */
+static int on_enter(struct ws *w, struct lws *wsi)
+{
+    char text[HEADER_MAX] = "", head[64];
+    struct sockaddr_storage peer;
+    struct auth_refusal no;
+    struct auth_who who;
+    size_t i = handshake_of(w, wsi);
+    const struct sockaddr *from = (const struct sockaddr *)&peer;
+    peer_of(wsi, &peer);
+    if (lws_hdr_custom_length(wsi, KEY_HEADER, (int)strlen(KEY_HEADER)) >= HEADER_MAX)
+        text[0] = '-'; /* no key is so long */
+    else
+        lws_hdr_custom_copy(wsi, text, sizeof text, KEY_HEADER, (int)strlen(KEY_HEADER));
+    struct auth *a = guard_auth(w->guard);
+    const char *token = text[0] || !auth_asks(a) ? NULL : lws_get_urlarg_by_name(wsi, TOKEN_ARGUMENT, text, sizeof text);
+    if ((token ? auth_enter_token(a, token, from, &who, &no) : auth_enter(a, text, from, &who, &no)) == KP_OK) {
+        if (i < WS_HANDSHAKES_MAX)
+            w->handshakes[i].who = who;
+        return 0;
+    }
+    int status = kp_err_status(no.error.code);
+    snprintf(head, sizeof head, "%s", status == 401 ? "Unauthorized" : "Too Many Requests");
+    if (status == 429)
+        snprintf(head, sizeof head, "Too Many Requests\r\nRetry-After: %d", no.retry_s);
+    return refuse_error(w, wsi, status, head, &no.error);
+}
+
 /* 0: libwebsockets goes on with it. What it would refuse without an answer is refused here. */
 static int on_upgrade(struct ws *w, struct lws *wsi, const char *to)
 {
@@ -316,13 +373,16 @@ static int on_upgrade(struct ws *w, struct lws *wsi, const char *to)
     if (!header(wsi, WSI_TOKEN_CONNECTION, value) || !lists_upgrade(value) || !header(wsi, WSI_TOKEN_KEY, value) || strlen(value) != 24 ||
         !header(wsi, WSI_TOKEN_HOST, host) || lws_hdr_total_length(wsi, WSI_TOKEN_PROTOCOL) > 0)
         return refuse(w, wsi, 400, "Bad Request", KP_INVALID_REQUEST, "the handshake lacks Connection, Sec-WebSocket-Key or Host, or asks for a subprotocol");
+    struct kp_error e;
+    if (guard_host(w->guard, host, &e) != KP_OK)
+        return refuse_error(w, wsi, 403, "Forbidden", &e);
     if (lws_hdr_total_length(wsi, WSI_TOKEN_ORIGIN) > 0) {
-        if (!header(wsi, WSI_TOKEN_ORIGIN, value) || cors_judge(w->cors, value, host) == CORS_FOREIGN)
+        if (!header(wsi, WSI_TOKEN_ORIGIN, value) || cors_judge(guard_cors(w->guard), value, host) == CORS_FOREIGN)
             return refuse(w, wsi, 403, "Forbidden", KP_PERMISSION_DENIED, "WebSockets of pages of another origin are refused");
     }
     if (w->closing || w->count >= WS_SESSIONS_MAX)
         return refuse(w, wsi, 503, "Service Unavailable\r\nRetry-After: 5", KP_RATE_LIMIT_EXCEEDED, "100 WebSockets are open, and no more are served");
-    return 0;
+    return on_enter(w, wsi);
 }
 
 static int on_open(struct ws *w, struct lws *wsi, struct session *s)
@@ -331,10 +391,15 @@ static int on_open(struct ws *w, struct lws *wsi, struct session *s)
     if (s->next)
         s->next->at = &s->next;
     w->sessions = s;
+    size_t i = handshake_of(w, wsi);
+    s->who = i < WS_HANDSHAKES_MAX ? w->handshakes[i].who : (struct auth_who){ KP_PUBLIC, 0 };
+    peer_of(wsi, &s->peer);
+    handshake_over(w, wsi);
     if (!w->count++)
         loop_timer_set(w->sweep, SWEEP_MS);
     answer_id(&w->ids, s->id);
-    ws_rpc_init(&s->rpc, w->app, &w->ids, &s->subscriber, on_send, s);
+    ws_rpc_init(&s->rpc, &(struct ws_rpc){ .app = w->app, .ids = &w->ids, .subscriber = &s->subscriber, .guard = w->guard, .who = &s->who,
+                                           .peer = (const struct sockaddr *)&s->peer, .send = on_send, .user = s });
     ws_rpc_hello(&s->rpc, s->id);
     log_line(LOG_DEBUG, "ws", "session=%s opened sessions=%zu", s->id, w->count);
     return 0;
@@ -347,7 +412,7 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
     switch ((int)reason) { /* others ask nothing of us */
     case LWS_CALLBACK_HTTP: return need_upgrade(w, wsi);
     case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE: return on_upgrade(w, wsi, in);
-    case LWS_CALLBACK_ESTABLISHED: handshake_over(w, wsi); return on_open(w, wsi, s);
+    case LWS_CALLBACK_ESTABLISHED: return on_open(w, wsi, s);
     case LWS_CALLBACK_RECEIVE: loop_works(w->loop); return on_receive(s, in, len);
     case LWS_CALLBACK_SERVER_WRITEABLE: loop_works(w->loop); return on_writable(s);
     case LWS_CALLBACK_CLOSED: on_closed(s); return 0;
@@ -369,9 +434,7 @@ static const struct lws_protocols protocols[] = {
 void ws_adopt(struct ws *w, int fd)
 {
     int size = SEND_BUFFER;
-    size_t i = 0;
-    while (i < WS_HANDSHAKES_MAX && w->handshakes[i])
-        i++;
+    size_t i = handshake_of(w, NULL);
     if (i == WS_HANDSHAKES_MAX) {
         close(fd);
         return;
@@ -380,7 +443,8 @@ void ws_adopt(struct ws *w, int fd)
     struct lws *wsi = lws_adopt_socket_vhost(w->vhost, fd); /* NULL: it has closed the socket */
     if (!wsi)
         return;
-    w->handshakes[i] = wsi;
+    w->handshakes[i].wsi = wsi;
+    w->handshakes[i].who = (struct auth_who){ KP_PUBLIC, 0 };
     lws_set_timeout(wsi, PENDING_TIMEOUT_ESTABLISH_WITH_SERVER, WS_HANDSHAKE_S);
 }
 
@@ -389,7 +453,7 @@ size_t ws_sessions(const struct ws *w)
     return w->count;
 }
 
-struct ws *ws_new(struct loop *l, struct app *a, const struct cors *c)
+struct ws *ws_new(struct loop *l, struct app *a, struct guard *g)
 {
     static const lws_retry_bo_t keep_alive = { .secs_since_valid_ping = PING_S, .secs_since_valid_hangup = HANG_UP_S };
     struct ws *w = calloc(1, sizeof *w);
@@ -399,7 +463,7 @@ struct ws *ws_new(struct loop *l, struct app *a, const struct cors *c)
     };
     if (!w)
         return NULL;
-    w->loop = l, w->app = a, w->cors = c;
+    w->loop = l, w->app = a, w->guard = g;
     w->sweep = loop_timer_new(l, on_sweep, w);
     w->vhost = w->sweep ? lws_create_vhost(loop_lws(l), &info) : NULL;
     if (w->vhost)
@@ -424,8 +488,8 @@ void ws_free(struct ws *w)
         lws_set_timeout(s->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
     }
     for (size_t i = 0; i < WS_HANDSHAKES_MAX; i++)
-        if (w->handshakes[i])
-            lws_set_timeout(w->handshakes[i], PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
+        if (w->handshakes[i].wsi)
+            lws_set_timeout(w->handshakes[i].wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
     loop_timer_free(w->sweep);
     w->sweep = NULL;
 }

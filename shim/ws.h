@@ -6,7 +6,7 @@
 #include <stddef.h>
 
 struct app;
-struct cors;
+struct guard;
 struct loop;
 struct ws;
 
@@ -19,7 +19,7 @@ struct ws;
 #define WS_GRACE_MS 5000             /* and after so long more without a hearing the socket is closed */
 
 /* Gives the edge. Borrows all. NULL when out of memory. */
-struct ws *ws_new(struct loop *l, struct app *a, const struct cors *c);
+struct ws *ws_new(struct loop *l, struct app *a, struct guard *g);
 /* Tells every session that the server goes (1001) and closes it. */
 void ws_free(struct ws *w);
 /* Takes an accepted socket; a gate_adopt_fn's work with the ws as user. */

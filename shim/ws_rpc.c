@@ -10,6 +10,7 @@
 #include "answer.h"
 #include "app.h"
 #include "events.h"
+#include "guard.h"
 #include "json.h"
 #include "log.h"
 
@@ -145,7 +146,8 @@ static void note(const struct asker *to, const struct kp_command *c, const char 
     enum log_level level = status >= 500 ? LOG_WARNING : status >= 400 && c && c->method != KP_GET ? LOG_INFO : LOG_DEBUG;
     app_count(to->rpc->app, c, code);
     if (log_wants(level))
-        log_request(level, "ws", id, "command=%s command_id=%s code=%s", c ? c->name : "unknown", id, kp_err_name(code));
+        log_request(level, "ws", id, "command=%s command_id=%s key=%s code=%s", c ? c->name : "unknown", id, auth_name(guard_auth(to->rpc->guard), to->rpc->who),
+                    kp_err_name(code));
 }
 
 /* The envelope as REST sends it: a success is the result, everything else the data of an error. c NULL: no such command. */
@@ -215,7 +217,7 @@ static void run(const struct asker *from, const struct kp_call *checked, const j
     r->calls = c;
     r->count++;
     answer_id(r->ids, c->command_id);
-    struct app_request *waits = app_execute_how(r->app, checked, &(struct app_how){ .body = body, .id = c->command_id }, on_done, c);
+    struct app_request *waits = app_execute_how(r->app, checked, &(struct app_how){ .body = body, .id = c->command_id, .who = r->who }, on_done, c);
     if (waits)
         c->waits = waits;
     else
@@ -239,6 +241,24 @@ static const char *arguments(json_t *parameters, struct kp_arg *arg, struct json
     return NULL;
 }
 
+/* False: it may not run now, and that has been told. */
+static bool may_run(const struct asker *from, const struct kp_command *c)
+{
+    struct ws_rpc *r = from->rpc;
+    struct limit_state limit;
+    struct kp_faults f = { .count = 0 };
+    struct kp_error e;
+    char id[ANSWER_ID];
+    if (guard_admit(r->guard, r->who, r->peer, c, &limit, &e) == KP_OK)
+        return true;
+    kp_faults_add(&f, &e);
+    answer_id(r->ids, id);
+    json_t *details = limit.wait_ms ? json_pack("{s:f}", "retry_after", (double)limit.wait_ms / 1000) : NULL;
+    respond_envelope(from, id, c, &(struct app_answer){ .faults = &f, .details = details });
+    json_decref(details);
+    return false;
+}
+
 static void execute(const struct asker *from, const char *name, json_t *parameters)
 {
     const struct kp_command *command = kp_command_by_name(kp_str_of(name));
@@ -251,6 +271,8 @@ static void execute(const struct asker *from, const char *name, json_t *paramete
         respond_fault(from, NULL, KP_COMMAND_NOT_FOUND, "no such command");
         return;
     }
+    if (!may_run(from, command))
+        return;
     kp_faults_init(&f);
     const char *wrong = arguments(parameters, arg, list, &n);
     if (wrong)
@@ -404,9 +426,10 @@ static void batch(struct ws_rpc *r, json_t *list)
 
 /* ---- for ws.c ---- */
 
-void ws_rpc_init(struct ws_rpc *r, struct app *a, struct answer_pool *ids, struct events_subscriber *subscriber, ws_send_fn *send, void *user)
+void ws_rpc_init(struct ws_rpc *r, const struct ws_rpc *with)
 {
-    *r = (struct ws_rpc){ .app = a, .ids = ids, .subscriber = subscriber, .send = send, .user = user };
+    *r = *with;
+    r->calls = NULL, r->count = 0;
 }
 
 static void drop_message(void *user, const char *text, size_t n)

@@ -8,7 +8,10 @@
 
 struct answer_pool;
 struct app;
+struct auth_who;
 struct events_subscriber;
+struct guard;
+struct sockaddr;
 struct ws_call;
 
 #define WS_CALLS_MAX 64  /* commands of one session that wait for their answer; one more is QUEUE_FULL, an emergency stop excepted */
@@ -23,14 +26,17 @@ struct ws_rpc {
     struct app *app;
     struct answer_pool *ids;
     struct events_subscriber *subscriber;
+    struct guard *guard;
+    const struct auth_who *who;  /* whose session it is; his role may change */
+    const struct sockaddr *peer;
     ws_send_fn *send;
     void *user;
     struct ws_call *calls; /* that wait */
     size_t count;
 };
 
-/* Borrows all for the session's life. */
-void ws_rpc_init(struct ws_rpc *r, struct app *a, struct answer_pool *ids, struct events_subscriber *subscriber, ws_send_fn *send, void *user);
+/* Begins with all of `with` but what waits. Borrows what it points at for the session's life. */
+void ws_rpc_init(struct ws_rpc *r, const struct ws_rpc *with);
 /* The session is over: what waits is left as a REST client leaves it (app_leave), and nothing is sent any more. Again is harmless. */
 void ws_rpc_fini(struct ws_rpc *r);
 /* notify_connected, the first message of every session. */

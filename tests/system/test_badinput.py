@@ -280,10 +280,10 @@ def test_good_content_types(homed):
 
 
 GARBAGE = [b"\r\n\r\n", b"GET\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 60, b"GET / HTTP/9.9\r\n\r\n", b"POST /api/v1/motion/move HTTP/1.1\r\n\r\n",
-           b"GET /api/v1/position HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n", b"POST /api/v1/motion/move HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+           b"GET /api/v1/position HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", b"POST /api/v1/motion/move HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
            b"G1 X10\n" * 10, b"M112\n", b"GET " + b"a" * 60000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20000 + b"\r\n",
-           b"POST /api/v1/motion/move HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-           b"POST /api/v1/motion/move HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"]
+           b"POST /api/v1/motion/move HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+           b"POST /api/v1/motion/move HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"]
 
 
 @pytest.mark.parametrize("data", GARBAGE, ids=[repr(g[:24]) for g in GARBAGE])

@@ -154,7 +154,7 @@ def test_bytes_that_come_one_by_one(machine):
 
 def test_expect_100_continue(machine):
     with connect(machine) as s:
-        s.sendall(b"POST /api/v1/motion/move HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 12\r\nExpect: 100-continue\r\n\r\n")
+        s.sendall(b"POST /api/v1/motion/move HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 12\r\nExpect: 100-continue\r\n\r\n")
         assert s.recv(65536).startswith(b"HTTP/1.1 100")
         s.sendall(b'{"bogus": 1}')
         ((status, _, _),) = read_answers(s, 1)
@@ -162,7 +162,7 @@ def test_expect_100_continue(machine):
 
 
 def test_chunked_body(homed):
-    request = (b"POST /api/v1/gpio/write HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    request = (b"POST /api/v1/gpio/write HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
                b"8\r\n{\"pin\": \r\n10\r\n\"valve1\", \"value\r\n4\r\n\":0}\r\n0\r\n\r\n")
     ((status, _, body),) = raw(homed, request)
     assert status == 200, body
@@ -280,7 +280,7 @@ def test_sockets_that_say_nothing_disturb_nobody(homed):
             s.sendall(data)
         for _ in range(80):
             hold(b"")
-        for data in (b"GET /ws", b"GET /ws/v1", b"G", b"GET /api/v1/position HTTP/1.1\r\nHos", b"POST /api/v1/motion/move HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{",
+        for data in (b"GET /ws", b"GET /ws/v1", b"G", b"GET /api/v1/position HTTP/1.1\r\nHos", b"POST /api/v1/motion/move HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
                      http_text("GET", "/api/v1/status") * 300):
             for _ in range(10):
                 hold(data)
