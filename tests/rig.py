@@ -231,6 +231,7 @@ class Rig:
             moonraker_extra += "\n[klipperplace]\n" + (component if isinstance(component, str) else "panel: True\n")
         self.dir = Path(tempfile.mkdtemp(prefix="kp-rig-", dir="/tmp"))
         self.keep = False  # True: the folder outlives the rig
+        self.key = None  # API key that requests of this rig send
         self.data = self.dir / "data"
         for folder in ("config", "comms", "logs", "gcodes", "database"):
             (self.data / folder).mkdir(parents=True)
@@ -440,14 +441,14 @@ class Rig:
         found = [json.loads(line) for line in lines if line.endswith("\n")]
         return [e for e in found if not kinds or e["what"] in kinds]
 
-    def request(self, method, path, body=None, headers=None, timeout=150.0):
+    def request(self, method, path, body=None, headers=None, timeout=150.0, source=None):
         """One HTTP request to the shim: (status, answer, headers). The answer is a dict, or text where it is not JSON; header
-        names are lower case. body: a dict or list goes as JSON, str and bytes go as they are."""
-        headers = dict(headers or {})
+        names are lower case. body: a dict or list goes as JSON, str and bytes go as they are. source: the loopback address to come from."""
+        headers = {k: v for k, v in {"X-API-Key": self.key, **(headers or {})}.items() if v is not None}
         if isinstance(body, (dict, list)):
             body = json.dumps(body)
             headers.setdefault("Content-Type", "application/json")
-        conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout, source_address=(source, 0) if source else None)
         try:
             conn.request(method, path, body=body, headers=headers)
             answer = conn.getresponse()

@@ -6,6 +6,7 @@ For the tests in this folder. Invariant: whether the machine did something is re
 import contextlib
 import http.client
 import json
+import resource
 import socket
 import threading
 import time
@@ -27,7 +28,8 @@ CODES = {
     "EMERGENCY_STOP_ACTIVE": 503, "TIMEOUT": 504, "CANCELLED": 409, "NOT_FOUND": 404, "METHOD_NOT_ALLOWED": 405, "PAYLOAD_TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415, "PERMISSION_DENIED": 403, "PIN_NOT_FOUND": 404, "SENSOR_NOT_FOUND": 404, "FEEDER_NOT_FOUND": 404,
     "NOZZLE_NOT_FOUND": 404, "VACUUM_FAILED": 500, "INTERLOCK": 409, "OUTCOME_UNKNOWN": 502, "QUEUE_FULL": 429, "COMMAND_NOT_FOUND": 404,
-    "INTERNAL_ERROR": 500, "DATABASE_UNAVAILABLE": 503,
+    "INTERNAL_ERROR": 500, "DATABASE_UNAVAILABLE": 503, "AUTHORIZATION_REQUIRED": 401, "INVALID_API_KEY": 401, "AUTHENTICATION_FAILED": 401,
+    "IP_BLOCKED": 429, "RATE_LIMIT_EXCEEDED": 429,
 }
 
 # A pin that Klipper refuses, as an interlock of the machine's owner would: KlipperPlace cannot know it beforehand.
@@ -225,6 +227,17 @@ def nothing_reaches_klipper(machine):
     yield
     assert scripts(machine, since) == []
     assert footprint(machine) == before
+
+
+@contextlib.contextmanager
+def full_disk(machine):
+    """No file of the shim may grow any more, as on a disk that is full."""
+    _, hard = resource.prlimit(machine.shim.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(machine.shim.pid, resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(machine.shim.pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
 def query(machine, **objects):

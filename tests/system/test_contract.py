@@ -38,18 +38,11 @@ gcode:
     {% endif %}
     _SET_PIN {rawparams}
 """
-# Codes that no request to this machine can bring about: nobody is asked for a key or counted here, no command sets a temperature, and
-# INTERNAL_ERROR is a fault of ours.
+# Codes that no request to this machine can bring about: nobody is asked for a key or counted here (test_auth.py and test_limit.py show these), no command
+# sets a temperature, and INTERNAL_ERROR is a fault of ours.
 NOT_HERE = {"AUTHENTICATION_FAILED", "AUTHORIZATION_REQUIRED", "INVALID_API_KEY", "IP_BLOCKED", "RATE_LIMIT_EXCEEDED", "TEMPERATURE_OUT_OF_BOUNDS",
             "INTERNAL_ERROR", "DATABASE_UNAVAILABLE"}  # test_history.py shows it
-NOT_OFFERED = "is not offered by this build"
 SHOWN = {}  # operation -> its test
-
-
-def offered(answer):
-    """Skips the test of a row that this build lacks."""
-    if answer.get("error_message", "").endswith(NOT_OFFERED):
-        pytest.skip(answer["error_message"])
 
 
 class Client:
@@ -72,13 +65,11 @@ class Client:
     def do(self, command, body=None, **options):
         """The data of a success."""
         status, answer, _ = self.ask(command, body, **options)
-        offered(answer)
         assert status == 200 and answer["status"] == "success", answer
         return answer["data"]
 
     def fails(self, command, code, body=None, **options):
         answer = self.ask(command, body, **options)[1]
-        offered(answer)
         assert answer["error_code"] == code, answer
         return answer
 
@@ -397,5 +388,4 @@ def test_every_code_came(client, request):
     schemas = [r["content"]["application/json"]["schema"] for r in client.contract.doc["components"]["responses"].values()]
     codes = {code for schema in schemas for code in schema["properties"]["error_code"]["enum"]}
     missing = codes - NOT_HERE - {code for _, code in client.contract.seen}
-    without_queue = client.ask("queue_status")[1].get("error_message", "").endswith(NOT_OFFERED)
-    assert missing == ({"COMMAND_NOT_FOUND"} if without_queue else set())
+    assert missing == set()
