@@ -160,13 +160,6 @@ static bool from_a_page(struct http_request *h)
     return http_header(h, "Origin") || (site && strcmp(site, "none") != 0 && strcmp(site, "same-origin") != 0);
 }
 
-/* A name that leads here by somebody else's DNS would make a foreign page look like ours. */
-static bool asks_this_machine(struct http_request *h)
-{
-    const char *host = http_header(h, "Host");
-    return !host || !strncmp(host, "127.", 4) || !strncmp(host, "localhost", 9) || !strncmp(host, "[::1]", 5);
-}
-
 void openpnp_request(struct openpnp *o, struct http_request *h)
 {
     const char *token = http_path(h) + sizeof OPENPNP_BASE - 1, *path = strchr(token, '/');
@@ -177,7 +170,7 @@ void openpnp_request(struct openpnp *o, struct http_request *h)
     path++;
     if (strcmp(http_method(h), "GET") != 0) {
         refuse(h, KP_METHOD_NOT_ALLOWED, "only GET");
-    } else if (from_a_page(h) || !asks_this_machine(h)) {
+    } else if (from_a_page(h)) {
         refuse(h, KP_PERMISSION_DENIED, "web pages may not ask this");
     } else if (!strncmp(path, "output/", 7)) {
         output(o, h, path + 7);
