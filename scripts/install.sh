@@ -86,9 +86,10 @@ link() { # TARGET LINK
     restart=yes
 }
 
-# The sample with Moonraker's socket set: what the service reads.
+# The sample with Moonraker's socket and the database set: what the service reads, and where queue, history and keys outlive it.
 our_cfg() {
-    sed "s|^#* *moonraker_socket:.*|moonraker_socket: $DATA/comms/moonraker.sock|" klipper_cfg/klipperplace.cfg
+    sed -e "s|^#* *moonraker_socket:.*|moonraker_socket: $DATA/comms/moonraker.sock|" -e "s|^#* *database:.*|database: $DATA/klipperplace.db|" \
+        klipper_cfg/klipperplace.cfg
 }
 
 # True when the section stands in moonraker.conf outside our lines.

@@ -11,7 +11,10 @@ class Notifier:
         """sources: event name -> function that gives its state, {key: value}."""
         self.server, self.sources = server, sources
         self.clients = {}  # connection -> {event: what was last told}
-        server.register_event_handler("websockets:client_removed", lambda c: self.clients.pop(c, None))
+        server.register_event_handler("websockets:client_removed", self.on_removed)
+
+    def on_removed(self, connection):
+        self.clients.pop(connection, None)  # what a handler gives back Moonraker takes for something to wait for: nothing
 
     def events(self, request, default):
         events = request.get("events", default)

@@ -171,6 +171,8 @@ def test_shim_goes_and_comes(machine):
     wait_for("it is announced again", lambda: announced(machine), 5)
     assert blower(machine, 0)["speed"] == 0
     machine.moonraker_call("server.restart")
+    # It answers before it goes, and a SIGTERM on its way is lost to it: the new one must be there before the test ends.
+    wait_for("the old one is gone", lambda: "Attempting Server Restart" in machine.moonraker.output(), 20)
     wait_for("it is announced to the new Moonraker", lambda: up(machine) and announced(machine), 20)
 
 
@@ -181,12 +183,13 @@ def up(machine):
         return False
 
 
-def test_configuration_to_start_from():
+def test_configuration_to_start_from(tmp_path):
     """printer.cfg, macros.cfg, moonraker.conf and klipperplace-example.cfg of klipper_cfg/ are one machine, and it works: home, pick, place, lights, buttons."""
     folder = rig.REPO / "klipper_cfg"
     files = {name: folder / name for name in ("printer.cfg", "macros.cfg", "moonraker.conf")} | {"klipperplace.cfg": folder / "klipperplace-example.cfg"}
     local = "[machine]\nprovider: none\nvalidate_service: False\nvalidate_config: False\n[file_manager]\ncheck_klipper_config_path: False\n[announcements]\nenable_moonlight: False\n"
-    with rig.Rig(component=True, configs=files, moonraker_extra=local, world_extra="button stop pin=PG1 state=0") as machine:
+    with rig.Rig(component=True, configs=files, moonraker_extra=local, klipperplace_extra=f"[history]\ndatabase: {tmp_path}/klipperplace.db\n",
+                 world_extra="button stop pin=PG1 state=0") as machine:
         wait_for("the shim is announced", lambda: announced(machine), 5)
         s = status(machine)
         assert not [n for n in s["nozzles"] + s["feeders"] if n["fault"]], s

@@ -106,7 +106,8 @@ def test_install_and_back(home):
         assert "Unknown" not in done.stderr and "Failed to parse" not in done.stderr, done.stderr
         fake.unlink()
     sample = (home.data / "config" / "klipperplace.cfg")
-    assert f"\nmoonraker_socket: {home.data}/comms/moonraker.sock\n" in sample.read_text() and sample.stat().st_mode & 0o077 == 0
+    assert f"\nmoonraker_socket: {home.data}/comms/moonraker.sock\n" in sample.read_text() and f"\ndatabase: {home.data}/klipperplace.db\n" in sample.read_text()
+    assert sample.stat().st_mode & 0o077 == 0
     # Python finds it as Moonraker does
     found = sh(home.path / "moonraker-env" / "bin" / "python", "-c", "import moonraker.components.klipperplace as k; print(k.__file__)", cwd=home.moonraker,
                env={**os.environ, "PYTHONPATH": str(home.moonraker), "PYTHONDONTWRITEBYTECODE": "1"})
