@@ -3,17 +3,17 @@
 #include "auth.h"
 
 #include <math.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "log.h"
 #include "loop.h"
+#include "peer.h"
 
 enum { NOBODY, CONFIGURED, OWN, FIRST_KEY }; /* serials */
 
 struct token { unsigned char hash[SECRET_HASH]; int64_t until_ms; struct auth_who who; };
-struct wrongs { unsigned char address[16]; unsigned count; int64_t last_ms; };
+struct wrongs { unsigned char address[PEER_BYTES]; unsigned count; int64_t last_ms; };
 
 struct auth {
     bool asks;
@@ -61,22 +61,11 @@ void auth_own_key(struct auth *a, const unsigned char hash[SECRET_HASH])
 
 /* ---- wrong keys ---- */
 
-static void address_of(const struct sockaddr *peer, unsigned char out[16])
-{
-    memset(out, 0, 16);
-    if (peer->sa_family == AF_INET) {
-        out[10] = out[11] = 0xff;
-        memcpy(out + 12, &((const struct sockaddr_in *)(const void *)peer)->sin_addr, 4);
-    } else if (peer->sa_family == AF_INET6) {
-        memcpy(out, &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr, 8); /* the rest is its owner's to choose */
-    }
-}
-
 static struct wrongs *wrongs_of(struct auth *a, const struct sockaddr *peer)
 {
-    unsigned char address[16];
+    unsigned char address[PEER_BYTES];
     struct wrongs *oldest = a->wrongs;
-    address_of(peer, address);
+    peer_client(peer, address);
     for (size_t i = 0; i < AUTH_ADDRESSES_MAX; i++) {
         struct wrongs *w = &a->wrongs[i];
         if (w->count && !memcmp(w->address, address, sizeof address))

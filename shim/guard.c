@@ -2,8 +2,7 @@
 /* The order of questions before a request is looked at, for rest and ws. Invariant: both edges ask here, so that neither lets in whom the other would not. */
 #include "guard.h"
 
-#include <netdb.h>
-#include <netinet/in.h>
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,13 +10,14 @@
 #include "hosts.h"
 #include "log.h"
 #include "loop.h"
+#include "peer.h"
 
 struct guard {
     struct auth *auth;
     struct cors *cors;
     struct hosts *hosts;
     struct limit *limit;            /* NULL: as often as they like */
-    struct sockaddr_storage refused; /* the peer that was logged last */
+    unsigned char refused[PEER_BYTES]; /* the peer that was logged last */
 };
 
 struct guard *guard_new(const struct kp_config *c, char *err, size_t err_size)
@@ -52,35 +52,18 @@ const struct cors *guard_cors(const struct guard *g)
     return g->cors;
 }
 
-static socklen_t peer_size(const struct sockaddr *peer)
-{
-    return peer->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-}
-
-/* Where a peer's address lies, without its port. */
-static const unsigned char *address_of(const struct sockaddr *peer, size_t *n)
-{
-    if (peer->sa_family == AF_INET6) {
-        *n = 8; /* a /64 is one client */
-        return ((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr.s6_addr;
-    }
-    *n = 4;
-    return (const unsigned char *)&((const struct sockaddr_in *)(const void *)peer)->sin_addr;
-}
-
 bool guard_may_connect(void *user, const struct sockaddr *peer)
 {
     struct guard *g = user;
-    const struct sockaddr *last = (const struct sockaddr *)&g->refused;
-    char text[NI_MAXHOST] = "?";
-    size_t n, m;
+    unsigned char address[PEER_BYTES];
+    char text[INET6_ADDRSTRLEN] = "?";
     if (hosts_may_connect(g->hosts, peer))
         return true;
-    const unsigned char *a = address_of(peer, &n), *b = address_of(last, &m);
-    if (last->sa_family == peer->sa_family && !memcmp(a, b, n))
+    peer_address(peer, address);
+    if (!memcmp(address, g->refused, sizeof address))
         return false; /* told already */
-    memcpy(&g->refused, peer, peer_size(peer));
-    getnameinfo(peer, peer_size(peer), text, sizeof text, NULL, 0, NI_NUMERICHOST);
+    memcpy(g->refused, address, sizeof address);
+    inet_ntop(AF_INET6, address, text, sizeof text);
     log_line(LOG_WARNING, "guard", "refused=%s by=allowed_addresses", text);
     return false;
 }
@@ -96,15 +79,10 @@ enum kp_err guard_host(const struct guard *g, const char *host, struct kp_error 
 static struct limit_client client_of(const struct auth_who *who, const struct sockaddr *peer)
 {
     struct limit_client c = { { 0 } };
-    size_t n;
-    const unsigned char *address = address_of(peer, &n);
-    if (who->serial) {
-        c.bytes[0] = 1;
-        memcpy(c.bytes + 1, &who->serial, sizeof who->serial);
-    } else {
-        memcpy(c.bytes + 1, &peer->sa_family, sizeof peer->sa_family);
-        memcpy(c.bytes + 1 + sizeof peer->sa_family, address, n);
-    }
+    if (who->serial)
+        memcpy(c.bytes + PEER_BYTES, &who->serial, sizeof who->serial);
+    else
+        peer_client(peer, c.bytes);
     return c;
 }
 

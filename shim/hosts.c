@@ -3,16 +3,17 @@
 #include "hosts.h"
 
 #include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
 
+#include "peer.h"
+
 #define NAME_MAX_BYTES 256
 
-struct network { unsigned char bytes[16]; int bits; }; /* IPv4 as mapped into IPv6 */
+struct network { unsigned char bytes[PEER_BYTES]; int bits; }; /* IPv4 as mapped into IPv6 */
 struct hosts {
     struct network networks[HOSTS_NETWORKS_MAX];
     size_t count;
@@ -22,7 +23,7 @@ struct hosts {
 
 #define V4_BITS 96 /* before a mapped IPv4 address */
 
-static bool to_bytes(const char *text, unsigned char out[16], int *bits)
+static bool to_bytes(const char *text, unsigned char out[PEER_BYTES], int *bits)
 {
     static const unsigned char mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
     *bits = 128;
@@ -57,7 +58,7 @@ static bool read_network(const char *text, struct network *out)
     return true;
 }
 
-static bool inside(const struct network *n, const unsigned char bytes[16])
+static bool inside(const struct network *n, const unsigned char bytes[PEER_BYTES])
 {
     int whole = n->bits / 8, rest = n->bits % 8;
     if (memcmp(n->bytes, bytes, (size_t)whole))
@@ -97,15 +98,10 @@ void hosts_free(struct hosts *s)
 
 bool hosts_may_connect(const struct hosts *s, const struct sockaddr *peer)
 {
-    unsigned char bytes[16] = { [10] = 0xff, [11] = 0xff };
+    unsigned char bytes[PEER_BYTES];
     if (!s->count)
         return true;
-    if (peer->sa_family == AF_INET)
-        memcpy(bytes + 12, &((const struct sockaddr_in *)(const void *)peer)->sin_addr, 4);
-    else if (peer->sa_family == AF_INET6)
-        memcpy(bytes, &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr, 16);
-    else
-        return false;
+    peer_address(peer, bytes);
     for (size_t i = 0; i < s->count; i++)
         if (inside(&s->networks[i], bytes))
             return true;
@@ -135,7 +131,7 @@ static bool is_machine(const struct hosts *s, const char *name)
 
 bool hosts_are_ours(const struct hosts *s, const char *host)
 {
-    unsigned char bytes[16];
+    unsigned char bytes[PEER_BYTES];
     char name[NAME_MAX_BYTES];
     const char *text;
     int bits;

@@ -464,6 +464,16 @@ def test_without_a_database(tmp_path):
     assert code == 1 and "[history] database" in err
 
 
+def test_the_key_of_the_environment():
+    """API_KEY is the key as it stands, an admin's, and does not get into the log."""
+    key = "of the environment, with blanks"
+    with rig.Rig(shim_env={"API_KEY": key, "API_KEY_ENABLED": "true", "LOG_LEVEL": "debug"}) as r:
+        assert get(r, "status")[0] == 401
+        r.key = key
+        assert ok(get(r, "auth/status"))["role"] == "admin"
+        assert key not in r.shim.log_path.read_text()
+
+
 # ---- without keys --------------------------------------------------------------------------------------------------------------
 
 def test_nobody_is_asked(tmp_path):

@@ -161,7 +161,21 @@ def test_allowed_addresses():
             assert connects(r, r.port, source) is may, source
             assert connects(r, r.gcode_port, source) is may, source
         log = r.shim.log_path.read_text()
-        assert log.count("refused=127.0.0.2") == 1 and "refused=127.10.0.0" in log
+        assert log.count("refused=::ffff:127.0.0.2 ") == 1 and "refused=::ffff:127.10.0.0 " in log
+
+
+def test_a_dual_socket_knows_ipv4_clients_apart(tmp_path):
+    """On :: an IPv4 client comes as an IPv6 one: its network, its bucket and its wrong keys are its own all the same."""
+    with rig.Rig(klipperplace_extra=f"[api]\nhost: ::\napi_key_enabled: true\napi_key: {KEY}\n[security]\nallowed_addresses: 127.0.0.0/8, ::1\n") as r:
+        r.key = KEY
+        for i in range(10):
+            assert get(r, "status", headers={"X-API-Key": f"wrong {i}"}, source=f"127.0.9.{i + 1}")[1]["error_code"] == "INVALID_API_KEY"
+        began = time.monotonic()
+        assert get(r, "status", headers={"X-API-Key": "wrong"}, source="127.0.9.99")[1]["error_code"] == "INVALID_API_KEY", "the first of its address"
+        assert get(r, "status", source="127.0.9.99")[0] == 200 and time.monotonic() - began < 30
+        with socket.create_connection(("::1", r.port), timeout=10) as s:
+            s.sendall(b"GET /health HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n")
+            assert s.recv(64).startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("text", ["nowhere", "10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "::1/129", "10.0.0.1/8x", "1" * 200])
