@@ -1055,6 +1055,36 @@ KP_API enum kp_err kp_modal_line(struct kp_modal *g, const struct kp_gcode_line 
 /* The next action; false: there is none. Several commands are one script where they can be; a long arc is many. */
 KP_API bool kp_modal_next(struct kp_modal *g, struct kp_gcode_action *out);
 
+/* ---- retries and the breaker (breaker.c) ---------------------------------------------------------------------------------- */
+
+#define KP_BREAKER_RETRIES 5      /* of a read that failed on a live connection */
+#define KP_BREAKER_JITTER 0.1     /* the share by which a retry may come sooner or later than planned */
+#define KP_BREAKER_FAILURES 5     /* in a row open a closed one */
+#define KP_BREAKER_OPEN_MS 60000  /* so long it lets nothing through */
+#define KP_BREAKER_SUCCESSES 3    /* in a row close a half-open one; one failure opens it */
+
+enum kp_breaker_state { KP_BREAKER_CLOSED, KP_BREAKER_HALF_OPEN, KP_BREAKER_OPEN, KP_BREAKER_STATES };
+/* FAILED: no answer in time, or an error of the other side's own; a refusal, a wrong question and a lost connection are no event. DUE: the time may be over.
+ * BACK: the other side is there again. */
+enum kp_breaker_event { KP_BREAKER_FAILED, KP_BREAKER_WORKED, KP_BREAKER_DUE, KP_BREAKER_BACK, KP_BREAKER_EVENTS };
+
+/* The caller's storage, one an operation; all zero is closed and new. */
+struct kp_breaker {
+    enum kp_breaker_state state;
+    enum kp_breaker_event last; /* and how many of it came in a row in this state */
+    unsigned count;
+    int64_t opened_ms;
+};
+
+KP_API const char *kp_breaker_name(enum kp_breaker_state state); /* "closed", "half_open", "open" */
+/* Takes it through its table [state][event]. What ends while it is open, a call from before, changes nothing. */
+KP_API void kp_breaker_step(struct kp_breaker *b, enum kp_breaker_event event, int64_t now_ms);
+/* True when a call may go out; an open one whose time is over is half open then. */
+KP_API bool kp_breaker_allows(struct kp_breaker *b, int64_t now_ms);
+/* How long to wait before a read that failed is asked again, after so many retries: 1, 2, 4, 8, 16 s, sooner or later by jitter (0 to 1, drawn by the caller).
+ * -1: never, it was asked often enough or deadline_ms (INT64_MAX: none) would have passed. */
+KP_API int64_t kp_breaker_retry_ms(unsigned retries, double jitter, int64_t now_ms, int64_t deadline_ms);
+
 KP_API const char *kp_version(void);
 
 #ifdef __cplusplus
