@@ -118,7 +118,7 @@ static void on_klipper(void *user, const struct mr_reply *r)
 static void on_second(void *user)
 {
     struct stop *s = user;
-    if (!s->owed || s->calls[1] || !stop_second_way(s))
+    if ((!s->owed && !s->untold) || s->calls[1] || !stop_second_way(s)) /* Klipper seen stopped is not yet the answer to who waits for one */
         return;
     log_line(LOG_CRITICAL, "stop", "sent by=klipper");
     s->calls[1] = mr_urgent(s->klipper, "emergency_stop", NULL, stop_timeout_ms(s), on_klipper, s);
@@ -138,7 +138,7 @@ void stop_changed(struct stop *s, enum kp_klippy klippy)
     s->klippy = klippy;
     find_socket(s);
     if (klippy == KP_KLIPPY_SHUTDOWN)
-        stop_forget(s);
+        s->owed = false;
     if (s->owed && klippy == KP_KLIPPY_READY)
         stop_send(s);
     forget_the_dead(s);
