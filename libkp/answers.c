@@ -168,4 +168,5 @@ const struct kp_field answer_ws_token[] = { TEXT("token", 0, "For ?token= of /ws
 
 const struct kp_field answer_health[] = {
     TEXT("status", 0, "ok."), FLAG("moonraker_connected", "Moonraker talks to KlipperPlace."), TEXT("klipper", 0, "Klipper's state."),
-    FLAG("ready", "Klipper can be used."), FLAG("emergency_stop_second_way", "Klipper's own socket is there for an emergency stop."), END };
+    FLAG("ready", "Klipper can be used."), FLAG("stale", "Klipper has told nothing for a second: reads are old."),
+    FLAG("emergency_stop_second_way", "Klipper's own socket is there for an emergency stop."), END };

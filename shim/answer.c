@@ -303,11 +303,11 @@ json_t *answer_version(void)
                      "deprecation_notices");
 }
 
-json_t *answer_health(const struct kp_machine *m, bool second_way)
+json_t *answer_health(const struct kp_machine *m, bool second_way, bool fresh)
 {
     bool ready = kp_machine_klippy_state(m) == KP_KLIPPY_READY;
-    return json_pack("{s:s,s:b,s:s,s:b,s:b}", "status", "ok", "moonraker_connected", kp_machine_moonraker_connected(m), "klipper",
-                     kp_klippy_name(kp_machine_klippy_state(m)), "ready", ready, "emergency_stop_second_way", second_way);
+    return json_pack("{s:s,s:b,s:s,s:b,s:b,s:b}", "status", "ok", "moonraker_connected", kp_machine_moonraker_connected(m), "klipper",
+                     kp_klippy_name(kp_machine_klippy_state(m)), "ready", ready, "stale", !fresh, "emergency_stop_second_way", second_way);
 }
 
 /* ---- commands that went through the lane ---- */

@@ -51,8 +51,8 @@ struct answer_filter { size_t limit; enum kp_level level; uint64_t since; }; /* 
 json_t *answer_safety_status(const struct kp_machine *m, const struct answer_clock *c);
 json_t *answer_safety_events(const struct kp_machine *m, const struct answer_clock *c, const struct answer_filter *want);
 json_t *answer_version(void);
-/* second_way: Klipper's own socket is there for an emergency stop. */
-json_t *answer_health(const struct kp_machine *m, bool second_way);
+/* second_way: Klipper's own socket is there for an emergency stop. fresh: Klipper's last push is young. */
+json_t *answer_health(const struct kp_machine *m, bool second_way, bool fresh);
 /* Of a command that went through the lane and worked. */
 json_t *answer_done(const struct kp_machine *m, const struct kp_call *call, const struct lane_outcome *o);
 /* {"state", "message"} of Klipper; words NULL: its own state message. */

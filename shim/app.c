@@ -270,9 +270,12 @@ static void on_deadline(void *user)
         app_request_fail_with(r, KP_TIMEOUT, "nobody confirmed the emergency stop; use the machine's own switch",
                           json_pack("{s:b,s:s}", "emergency_stop_active", 1, "confirmed_by", "none"));
         return;
-    case FOR_JOURNAL: /* these two have none */
-    case FOR_BATCH:
-    case FOR_KLIPPER:
+    case FOR_JOURNAL: return; /* these two have none */
+    case FOR_BATCH: return;
+    case FOR_KLIPPER: /* its question is still under way and ends it */
+        app_tell_error(a, r->done, r->user, KP_TIMEOUT, "Klipper did not answer", NULL);
+        r->done = NULL;
+        return;
     case FOR_RESET: app_request_fail_with(r, KP_TIMEOUT, "Klipper did not get ready in time", json_pack("{s:o}", "klipper", answer_klipper(a->machine, NULL))); return;
     }
 }

@@ -114,21 +114,22 @@ static bool never_told(const struct app *a, const struct kp_call *call)
     }
 }
 
-static void on_refreshed(void *user, bool ok)
+static void on_refreshed(void *user, enum kp_err how)
 {
     struct app_request *r = user;
     if (!r->done) { /* left meanwhile */
         app_request_free(r);
         return;
     }
-    if (ok) {
+    if (how == KP_OK) {
         r->app->generation++;
         app_read_reply(r->app, &r->call, r->done, r->user);
         app_request_free(r);
         return;
     }
     enum kp_err away = unreadable(r->app);
-    app_request_fail_with(r, away ? away : KP_TIMEOUT, "Klipper did not answer", NULL);
+    const char *words = away || how == KP_TIMEOUT ? "Klipper did not answer" : "not asked: Moonraker failed on this too often; it is asked again within a minute";
+    app_request_fail_with(r, away ? away : how, words, NULL);
 }
 
 static const char *live_object(const struct app *a, const struct kp_call *call)
@@ -190,10 +191,10 @@ const char *app_health(struct app *a, size_t *n, bool *ready)
 {
     struct kept *k = &a->health;
     *ready = kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY;
-    bool second = stop_second_way(a->stop);
-    if (!k->text || k->generation != a->generation || a->second_way != second) {
+    bool second = stop_second_way(a->stop), fresh = state_fresh(a->state);
+    if (!k->text || k->generation != a->generation || k->fresh != fresh || a->second_way != second) {
         a->second_way = second;
-        keep(a, k, answer_health(a->machine, second));
+        keep(a, k, answer_health(a->machine, second, fresh));
     }
     *n = k->n;
     return k->text;

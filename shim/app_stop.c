@@ -84,7 +84,7 @@ static void on_restart(void *user, const struct mr_reply *reply)
 {
     struct app *a = user;
     struct app_request *r;
-    if (reply->outcome != MR_ERROR && reply->outcome != MR_NOT_SENT)
+    if (reply->outcome != MR_ERROR && reply->outcome != MR_NOT_SENT && reply->outcome != MR_OPEN)
         return; /* the mirror tells when Klipper is ready; the deadline tells when it is not */
     while ((r = app_request_waiting(a, FOR_RESET)))
         app_request_fail_with(r, KP_EXECUTION_FAILED, "Klipper's firmware could not be restarted",

@@ -28,10 +28,13 @@ static enum kp_err script_error(const struct lane *n, const struct mr_reply *r, 
     switch (r->outcome) {
     case MR_OK: return KP_OK;
     case MR_NOT_SENT: return kp_error_set(e, KP_MOONRAKER_DISCONNECTED, NULL, "Moonraker is not connected");
+    case MR_OPEN: return kp_error_set(e, KP_MOONRAKER_DISCONNECTED, NULL, "not sent: Moonraker failed on scripts too often; the next goes within a minute");
     case MR_TIMEOUT:
     case MR_LOST: return kp_error_set(e, KP_OUTCOME_UNKNOWN, NULL, "the connection to Moonraker broke after the command was sent: it may have run");
     case MR_ERROR: break;
     }
+    if (r->failed)
+        return kp_error_set(e, KP_OUTCOME_UNKNOWN, NULL, "Moonraker failed while the command was with it, which may have run: %s", words);
     if (r->code == GONE && strstr(words, "not connected"))
         return kp_error_set(e, KP_KLIPPY_DISCONNECTED, NULL, "Klipper is not connected");
     if (r->code == GONE)

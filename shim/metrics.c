@@ -19,7 +19,7 @@ static const int64_t request_bounds[] = { 100, 250, 500, 1000, 2500, 5000, 10000
 static const int64_t turn_bounds[] = { 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 1000000 };
 
 struct histogram { uint64_t bucket[BOUNDS_MAX + 1], sum_us, count; }; /* bucket i: up to bound i, beyond the one before; the last: beyond all */
-struct method { const char *name; uint64_t calls; };
+struct method { const char *name; uint64_t calls, failures, retries; enum kp_breaker_state circuit; };
 
 struct metrics {
     size_t commands;                 /* rows of the registry; one more stands for what has none */
@@ -87,14 +87,34 @@ void metrics_read(struct metrics *m, enum metrics_read how)
     m->reads[how]++;
 }
 
-void metrics_upstream(struct metrics *m, const char *method)
+static struct method *method_of(struct metrics *m, const char *name)
 {
     size_t i = 0;
-    while (i < METHODS_MAX && m->methods[i].name && strcmp(m->methods[i].name, method))
+    while (i < METHODS_MAX && m->methods[i].name && strcmp(m->methods[i].name, name))
         i++;
     if (i < METHODS_MAX)
-        m->methods[i].name = method;
-    m->methods[i].calls++;
+        m->methods[i].name = name;
+    return &m->methods[i];
+}
+
+void metrics_upstream(struct metrics *m, const char *method)
+{
+    method_of(m, method)->calls++;
+}
+
+void metrics_upstream_failed(struct metrics *m, const char *method)
+{
+    method_of(m, method)->failures++;
+}
+
+void metrics_upstream_retried(struct metrics *m, const char *method)
+{
+    method_of(m, method)->retries++;
+}
+
+void metrics_circuit(struct metrics *m, const char *method, enum kp_breaker_state state)
+{
+    method_of(m, method)->circuit = state;
 }
 
 void metrics_turn(void *user, int64_t us)
@@ -142,16 +162,34 @@ static void print_requests(FILE *f, const struct metrics *m)
     }
 }
 
+/* Every method that was ever sent has its four lines, 0 or not, so that an alert finds them before the first failure. */
+static void print_upstream(FILE *f, const struct metrics *m)
+{
+    head(f, "upstream_calls_total", "counter", "Requests to Moonraker by method.");
+    for (size_t i = 0; i <= METHODS_MAX; i++)
+        if (m->methods[i].calls)
+            fprintf(f, "klipperplace_upstream_calls_total{method=\"%s\"} %llu\n", m->methods[i].name, (unsigned long long)m->methods[i].calls);
+    head(f, "upstream_failures_total", "counter", "Those that failed on a live connection: no answer in time, or an error of Moonraker's own.");
+    for (size_t i = 0; i <= METHODS_MAX; i++)
+        if (m->methods[i].calls)
+            fprintf(f, "klipperplace_upstream_failures_total{method=\"%s\"} %llu\n", m->methods[i].name, (unsigned long long)m->methods[i].failures);
+    head(f, "upstream_retries_total", "counter", "Reads that were asked again after such a failure.");
+    for (size_t i = 0; i <= METHODS_MAX; i++)
+        if (m->methods[i].calls)
+            fprintf(f, "klipperplace_upstream_retries_total{method=\"%s\"} %llu\n", m->methods[i].name, (unsigned long long)m->methods[i].retries);
+    head(f, "upstream_circuit", "gauge", "The breaker of the method: 0 closed, 1 half open, 2 open: nothing is asked.");
+    for (size_t i = 0; i < METHODS_MAX; i++)
+        if (m->methods[i].calls)
+            fprintf(f, "klipperplace_upstream_circuit{method=\"%s\"} %d\n", m->methods[i].name, (int)m->methods[i].circuit);
+}
+
 static void print_counters(FILE *f, const struct metrics *m)
 {
     static const char *const reads[METRICS_READS] = { "fresh", "stale", "asked" };
     head(f, "reads_total", "counter", "Reads by how they were answered: from the mirror, fresh or stale, or by asking Klipper.");
     for (int i = 0; i < METRICS_READS; i++)
         fprintf(f, "klipperplace_reads_total{answered=\"%s\"} %llu\n", reads[i], (unsigned long long)m->reads[i]);
-    head(f, "upstream_calls_total", "counter", "Requests to Moonraker by method.");
-    for (size_t i = 0; i <= METHODS_MAX; i++)
-        if (m->methods[i].calls)
-            fprintf(f, "klipperplace_upstream_calls_total{method=\"%s\"} %llu\n", m->methods[i].name, (unsigned long long)m->methods[i].calls);
+    print_upstream(f, m);
     head(f, "loop_turn_seconds", "histogram", "Time of one turn of the loop: all work between two waits.");
     print_histogram(f, "loop_turn_seconds", "", &m->turns, turn_bounds, sizeof turn_bounds / sizeof *turn_bounds);
 }

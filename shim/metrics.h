@@ -46,6 +46,10 @@ void metrics_took(struct metrics *m, const struct kp_command *c, int64_t us);
 void metrics_read(struct metrics *m, enum metrics_read how);
 /* A request to Moonraker. method is a constant of ours, kept. */
 void metrics_upstream(struct metrics *m, const char *method);
+/* One of them failed on a live connection; a read is asked again because it did; how its breaker stands. */
+void metrics_upstream_failed(struct metrics *m, const char *method);
+void metrics_upstream_retried(struct metrics *m, const char *method);
+void metrics_circuit(struct metrics *m, const char *method, enum kp_breaker_state state);
 /* One turn of the loop: all work between two waits. A loop_turn_fn with the metrics as user. */
 void metrics_turn(void *user, int64_t us);
 /* A room that knows something of what stands now, asked for each text. At most METRICS_ROOMS_MAX: one more is an assertion. user outlives the last text. */

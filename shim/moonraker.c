@@ -2,15 +2,21 @@
 /* The client of Moonraker for app.c and state.c: calls, their order, deadlines and outcomes, and a connection that is made again for ever.
  * Invariant: every call in the list has its done still to come, or (done NULL) bytes still to be written. */
 #include "moonraker.h"
+#include "circuit.h"
 #include "log.h"
 #include "loop.h"
 #include "metrics.h"
 #include "mr_link.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+
+/* What Moonraker's errors say: Klipper is not there; a fault of its own, in its words and in those of JSON-RPC. */
+enum { GONE = 503, FAULT = 500, RPC_FAULT = -32603 };
 
 enum call_state {
     QUEUED,  /* no byte of it written */
@@ -18,12 +24,14 @@ enum call_state {
     WRITTEN,
     REFUSED, /* will not be sent; its done comes at the next turn */
 };
+enum way { PLAIN, PROBE, URGENT }; /* of mr_call, mr_probe, mr_urgent */
 
 struct call {
     struct call *prev, *next; /* by age */
     uint64_t id;
     enum call_state state;
-    bool urgent;
+    enum way way;
+    bool open;           /* REFUSED by its breaker */
     int64_t deadline_ms; /* 0: none */
     mr_done *done;       /* NULL: nobody wants to know */
     void *user;
@@ -39,7 +47,9 @@ struct mr {
     void *user;
     const struct mr_link_kind *kind;
     struct mr_link *link;
+    struct circuits *circuits;
     bool up, closing;
+    bool hangs;              /* was dropped for its silence; until something comes again */
     struct call *first, *last;
     unsigned count, queued;
     struct call *writing;
@@ -72,12 +82,30 @@ static void drop(struct mr *m, struct call *c)
     free(c);
 }
 
+/* Answers that wait for the machine: none in time says nothing of Moonraker. A script has no deadline at all: until it is answered the lane is taken. */
+static const char *const waits_for_machine[] = { "printer.query_endstops.status", "printer.firmware_restart" };
+
+static bool may_wait(const struct call *c)
+{
+    for (size_t i = 0; i < sizeof waits_for_machine / sizeof *waits_for_machine; i++)
+        if (!strcmp(c->method, waits_for_machine[i])) return true;
+    return false;
+}
+
+/* An emergency stop is no operation of a breaker: nothing that fails may ever stand before it. */
+static void count(struct mr *m, const struct call *c, const struct mr_reply *r)
+{
+    bool answered = r->outcome == MR_OK || (r->outcome == MR_ERROR && r->code != GONE);
+    if (m->up && c->way != URGENT && (r->failed || answered)) circuit_told(m->circuits, c->method, !r->failed, r->message);
+}
+
 /* Tells the outcome and forgets the call. While half of it is written the rest must follow, so the call stays for that, unless the link is gone. */
 static void finish(struct mr *m, struct call *c, const struct mr_reply *reply)
 {
     mr_done *done = c->done;
     void *user = c->user;
 
+    count(m, c, reply);
     if (c->state == WRITING && m->up) {
         c->done = NULL;
         c->deadline_ms = 0;
@@ -101,7 +129,7 @@ static void finish_all(struct mr *m, uint64_t last, bool only_refused, const cha
             c = c->next;
             continue;
         }
-        finish_plain(m, c, refused || c->state == QUEUED ? MR_NOT_SENT : MR_LOST, message);
+        finish_plain(m, c, c->open ? MR_OPEN : refused || c->state == QUEUED ? MR_NOT_SENT : MR_LOST, message);
         c = m->first;
     }
 }
@@ -133,7 +161,9 @@ static void on_deadline(void *user)
             c = c->next;
             continue;
         }
-        finish_plain(m, c, c->state == QUEUED || c->state == REFUSED ? MR_NOT_SENT : MR_TIMEOUT, "no answer in time");
+        struct mr_reply reply = { .outcome = c->state == QUEUED || c->state == REFUSED ? MR_NOT_SENT : MR_TIMEOUT, .message = "no answer in time" };
+        reply.failed = m->up && c->state != REFUSED && !may_wait(c);
+        finish(m, c, &reply);
         c = m->first;
     }
     for (c = m->first; c; c = c->next)
@@ -143,7 +173,7 @@ static void on_deadline(void *user)
 static void on_refuse(void *user)
 {
     struct mr *m = user;
-    finish_all(m, m->last_id, true, "not connected, or too many calls wait");
+    finish_all(m, m->last_id, true, "not connected, too many calls wait, or this one has failed too often");
 }
 
 /* ---- what the link asks and tells ---- */
@@ -155,7 +185,7 @@ static struct call *next_to_write(const struct mr *m)
     if (!m->queued) return NULL;
     for (struct call *c = m->first; c; c = c->next) {
         if (c->state != QUEUED) continue;
-        if (c->urgent) return c;
+        if (c->way == URGENT) return c;
         if (!first) first = c;
     }
     return first;
@@ -196,7 +226,8 @@ static void on_up(void *user)
     struct mr *m = user;
     m->up = true;
     m->failures = 0;
-    log_line(LOG_INFO, m->cfg.name, "connected by=%s", m->kind->name);
+    circuits_connected(m->circuits);
+    if (!m->hangs) log_line(LOG_INFO, m->cfg.name, "connected by=%s", m->kind->name);
     if (m->ev.up) m->ev.up(m->user);
 }
 
@@ -204,7 +235,7 @@ static void on_down(void *user, const char *why)
 {
     struct mr *m = user;
     bool was_up = m->up;
-    enum log_level level = was_up || !m->failures++ ? LOG_WARNING : LOG_DEBUG;
+    enum log_level level = !m->hangs && (was_up || !m->failures++) ? LOG_WARNING : LOG_DEBUG;
 
     m->up = false;
     m->writing = NULL;
@@ -232,6 +263,7 @@ static void answer(struct mr *m, uint64_t id, json_t *message)
     if (error || !result) {
         reply = (struct mr_reply){ .outcome = MR_ERROR, .message = text ? text : "an answer without result or message" };
         reply.code = (int)json_integer_value(json_object_get(error, "code"));
+        reply.failed = reply.code == FAULT || reply.code == RPC_FAULT;
     }
     finish(m, c, &reply);
 }
@@ -245,6 +277,8 @@ static void on_message(void *user, char *text, size_t n)
     json_int_t id = json_integer_value(json_object_get(message, "id"));
     const char *method = json_string_value(json_object_get(message, "method"));
 
+    if (m->hangs) log_line(LOG_INFO, m->cfg.name, "answers again by=%s", m->kind->name);
+    m->hangs = false;
     m->retry_ms = MR_RETRY_MIN_MS; /* this connection works; one that only opens and breaks does not get here */
     if (!json_is_object(message)) log_line(LOG_WARNING, m->cfg.name, "unreadable message bytes=%zu error=\"%s\"", n, e.text);
     else if (method && m->ev.notify) m->ev.notify(m->user, method, json_object_get(message, "params"));
@@ -274,18 +308,20 @@ static struct call *call_new(uint64_t id, const char *method, const json_t *para
     return c;
 }
 
-static uint64_t submit(struct mr *m, bool urgent, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user)
+static uint64_t submit(struct mr *m, enum way way, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user)
 {
     struct call *c = m->closing ? NULL : call_new(m->last_id + 1, method, params);
 
+    assert(timeout_ms > 0 || !strcmp(method, "printer.gcode.script")); /* nothing else may wait for ever */
     json_decref(params);
     if (!c) return 0;
     m->last_id++;
-    c->urgent = urgent;
+    c->way = way;
+    c->open = m->up && way == PLAIN && !circuit_allows(m->circuits, method);
     c->done = done;
     c->user = user;
     c->deadline_ms = timeout_ms ? loop_now_ms() + timeout_ms : 0;
-    c->state = m->up && m->count < MR_CALLS_MAX ? QUEUED : REFUSED;
+    c->state = m->up && !c->open && m->count < MR_CALLS_MAX ? QUEUED : REFUSED;
     append(m, c);
     if (c->deadline_ms) set_alarm(m, c->deadline_ms);
     if (c->state == REFUSED) loop_timer_set(m->refuse, 0);
@@ -295,12 +331,17 @@ static uint64_t submit(struct mr *m, bool urgent, const char *method, json_t *pa
 
 uint64_t mr_call(struct mr *m, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user)
 {
-    return submit(m, false, method, params, timeout_ms, done, user);
+    return submit(m, PLAIN, method, params, timeout_ms, done, user);
+}
+
+uint64_t mr_probe(struct mr *m, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user)
+{
+    return submit(m, PROBE, method, params, timeout_ms, done, user);
 }
 
 uint64_t mr_urgent(struct mr *m, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user)
 {
-    return submit(m, true, method, params, timeout_ms, done, user);
+    return submit(m, URGENT, method, params, timeout_ms, done, user);
 }
 
 void mr_forget(struct mr *m, uint64_t id)
@@ -309,6 +350,31 @@ void mr_forget(struct mr *m, uint64_t id)
     if (!c) return;
     c->done = NULL;
     finish_plain(m, c, MR_LOST, NULL);
+}
+
+void mr_drop(struct mr *m)
+{
+    if (!m->up) return;
+    if (!m->hangs) log_line(LOG_WARNING, m->cfg.name, "hangs by=%s: connected anew until it answers", m->kind->name);
+    m->hangs = true;
+    m->kind->drop(m->link);
+}
+
+void mr_retried(struct mr *m, const char *method)
+{
+    if (m->cfg.metrics) metrics_upstream_retried(m->cfg.metrics, method);
+}
+
+double mr_jitter(void)
+{
+    uint16_t drawn = 0;
+    if (getrandom(&drawn, sizeof drawn, GRND_NONBLOCK) != (ssize_t)sizeof drawn) return 0.5;
+    return drawn / 65535.0;
+}
+
+void mr_back(struct mr *m)
+{
+    circuits_back(m->circuits);
 }
 
 bool mr_connected(const struct mr *m)
@@ -342,7 +408,9 @@ struct mr *mr_new(struct loop *l, const struct mr_config *cfg, const struct mr_e
     m->retry = loop_timer_new(l, on_retry, m);
     m->deadline = loop_timer_new(l, on_deadline, m);
     m->refuse = loop_timer_new(l, on_refuse, m);
-    if (m->cfg.socket && m->cfg.host && m->cfg.api_key && m->retry && m->deadline && m->refuse) m->link = m->kind->new(l, &m->cfg, &link_events, m);
+    m->circuits = circuits_new(cfg->metrics);
+    if (m->circuits && m->cfg.socket && m->cfg.host && m->cfg.api_key && m->retry && m->deadline && m->refuse)
+        m->link = m->kind->new(l, &m->cfg, &link_events, m);
     if (!m->link) {
         mr_free(m);
         return NULL;
@@ -362,6 +430,7 @@ void mr_free(struct mr *m)
     loop_timer_free(m->retry);
     loop_timer_free(m->deadline);
     loop_timer_free(m->refuse);
+    circuits_free(m->circuits);
     free((char *)m->cfg.socket);
     free((char *)m->cfg.host);
     free((char *)m->cfg.api_key);

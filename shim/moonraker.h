@@ -27,9 +27,11 @@ enum mr_outcome {
     MR_TIMEOUT,   /* the deadline passed after at least a byte of it was written: it may still be done */
     MR_LOST,      /* the connection broke after it was written, even in part: it may have been done */
     MR_NOT_SENT,  /* not connected, or the connection broke or the deadline passed before a byte of it was written */
+    MR_OPEN,      /* not sent: the breaker of its operation is open (circuit.h) */
 };
 
-struct mr_reply { enum mr_outcome outcome; json_t *result; int code; const char *message; }; /* borrowed */
+/* Borrowed. failed: on a live connection there was no answer in time, or an error of Moonraker's own; a read may be asked again. */
+struct mr_reply { enum mr_outcome outcome; json_t *result; int code; const char *message; bool failed; };
 typedef void mr_done(void *user, const struct mr_reply *reply);
 
 struct mr_events {
@@ -48,13 +50,23 @@ struct mr *mr_new(struct loop *l, const struct mr_config *cfg, const struct mr_e
 /* Waiting calls get MR_LOST or MR_NOT_SENT. No other callback comes. */
 void mr_free(struct mr *m);
 bool mr_connected(const struct mr *m);
-/* Sends one request. method is a constant of ours. Takes params (may be NULL). timeout_ms 0: no deadline. done (NULL: nobody asks) comes exactly once, never
- * before mr_call returns, unless mr_forget. Returns an id, or 0 when out of memory: then done never comes. */
+/* Sends one request, unless its operation's breaker is open. method is a constant of ours, kept. Takes params (may be NULL). timeout_ms 0: no deadline, which
+ * only a script of the lane may ask for. done (NULL: nobody asks) comes exactly once, never before mr_call returns, unless mr_forget. Returns an id, or 0 when out of memory: then done never comes. */
 uint64_t mr_call(struct mr *m, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user);
-/* The same, written before everything that still waits to be written (never inside a message half written). */
+/* The same, past its breaker, though counted by it: for what has to find out whether the other side is there again. */
+uint64_t mr_probe(struct mr *m, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user);
+/* The same past every breaker, and written before everything that still waits to be written (never inside a message half written). */
 uint64_t mr_urgent(struct mr *m, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user);
 /* Its done will not be called; a late answer is dropped, and a call of which nothing was written is never sent. Unknown ids are ignored. */
 void mr_forget(struct mr *m, uint64_t id);
+/* The other side hangs with its socket open: breaks the connection, which is made again as ever. */
+void mr_drop(struct mr *m);
+/* A read is asked again because this operation failed: for /metrics. */
+void mr_retried(struct mr *m, const char *method);
+/* 0 to 1, for kp_breaker_retry_ms. */
+double mr_jitter(void);
+/* Klipper has become ready on this connection: every breaker closes. */
+void mr_back(struct mr *m);
 /* Calls written since the start. */
 uint64_t mr_calls(const struct mr *m);
 

@@ -166,6 +166,11 @@ static void unix_connect(struct mr_link *k)
     if (k->fd < 0 || connect(k->fd, (struct sockaddr *)&a, sizeof a) || loop_watch(k->loop, k->fd, EPOLLIN, on_socket, k)) break_soon(k, errno);
 }
 
+static void unix_drop(struct mr_link *k)
+{
+    break_soon(k, ETIMEDOUT);
+}
+
 static void unix_free(struct mr_link *k)
 {
     if (!k) return;
@@ -186,4 +191,4 @@ static struct mr_link *unix_new(struct loop *l, const struct mr_config *cfg, con
     return NULL;
 }
 
-const struct mr_link_kind mr_unix = { "unix", true, unix_new, unix_connect, write_some, unix_free };
+const struct mr_link_kind mr_unix = { "unix", true, unix_new, unix_connect, write_some, unix_drop, unix_free };

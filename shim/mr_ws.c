@@ -195,6 +195,13 @@ static void ws_wake(struct mr_link *k)
     if (k->up) lws_callback_on_writable(k->wsi);
 }
 
+/* Without a closing handshake, which a side that hangs would not answer. */
+static void ws_drop(struct mr_link *k)
+{
+    why(k, "no answer in time");
+    lws_set_timeout(k->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
+}
+
 static void ws_free(struct mr_link *k)
 {
     if (!k) return;
@@ -222,4 +229,4 @@ static struct mr_link *ws_new(struct loop *l, const struct mr_config *cfg, const
     return NULL;
 }
 
-const struct mr_link_kind mr_ws = { "websocket", false, ws_new, ws_connect, ws_wake, ws_free };
+const struct mr_link_kind mr_ws = { "websocket", false, ws_new, ws_connect, ws_wake, ws_drop, ws_free };

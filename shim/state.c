@@ -12,9 +12,11 @@
 #include "log.h"
 #include "loop.h"
 #include "moonraker.h"
+#include "refresh.h"
 
 #define CALL_MS 5000       /* deadline of each question asked while reading everything */
 #define POLL_MS 500        /* server.info while Klipper is not ready: an error at its start sends no notification */
+#define SILENT_POLLS 4     /* so many without a push between, and everything is read again */
 
 struct state {
     struct loop *loop;
@@ -28,12 +30,16 @@ struct state {
     bool looking;          /* that question is under way */
     double looked_at;      /* Klipper's time of its last answer: a push from before it is older */
     json_t *read_at;       /* owned; the same of single objects that were read since the last push, {object: time} */
-    struct refresh *refreshes; /* questions about single objects that are under way */
+    struct refreshes *refreshes; /* questions about single objects */
     uint64_t asked;        /* the question of the reading under way; 0: none */
     double wall;           /* s since the epoch of the last push */
     bool subscribed;       /* everything has been read; pushes come */
     int misses;            /* polls in a row without a push while subscribed */
     int64_t polled_push_ms;
+    int64_t fed_ms;        /* when the last push was fed, of whichever Klipper */
+    bool stale;            /* pushes have stopped, and that was told */
+    unsigned retries;      /* readings in a row that began because a question had failed */
+    bool unanswered;       /* the last of them because no answer came */
 };
 
 struct feed { struct state *s; struct kp_str object; int64_t now_ms; };
@@ -96,9 +102,23 @@ static void feed_status(struct state *s, json_t *status)
     extra_status(s->extra, json_object_get(status, EXTRA_OBJECT));
 }
 
+/* Pushes have stopped, or come again: each is told once. */
+static void set_stale(struct state *s, bool stale)
+{
+    if (s->stale == stale)
+        return;
+    s->stale = stale;
+    log_line(stale ? LOG_WARNING : LOG_INFO, "state", stale ? "reads=stale why=\"no push for %lld ms\"" : "reads=fresh silent_ms=%lld",
+             (long long)(loop_now_ms() - s->fed_ms));
+    if (stale)
+        s->ev.changed(s->user); /* fresh ones are told by the push */
+}
+
 static void feed_push(struct state *s, json_t *status)
 {
     feed_status(s, status);
+    set_stale(s, false);
+    s->fed_ms = loop_now_ms();
     s->wall = wall_now();
     kp_machine_pushed(s->machine, loop_now_ms());
     webhooks(s, json_object_get(status, "webhooks"));
@@ -113,29 +133,42 @@ static void poll_later(struct state *s)
 static void ask(struct state *s, const char *method, json_t *params, mr_done *done)
 {
     mr_forget(s->mr, s->asked);
-    s->asked = mr_call(s->mr, method, params, CALL_MS, done, s);
+    s->asked = mr_probe(s->mr, method, params, CALL_MS, done, s); /* only this reading finds out that Klipper is back: no breaker stands before it */
     if (!s->asked)
         poll_later(s);
 }
 
-/* True when the answer is good; else the reading starts again with the next poll. */
+/* The reading starts again: at the pace of retries when a question failed, else with the next poll. After the last retry the pace begins anew. */
+static void read_later(struct state *s, const struct mr_reply *r, const char *what)
+{
+    int64_t wait_ms = r->failed ? kp_breaker_retry_ms(s->retries, mr_jitter(), 0, INT64_MAX) : POLL_MS;
+    s->unanswered = r->failed && r->outcome != MR_ERROR;
+    s->retries = wait_ms < 0 ? 0 : s->retries + r->failed;
+    if (r->failed)
+        mr_retried(s->mr, what);
+    loop_timer_set(s->poll, wait_ms < 0 ? POLL_MS : wait_ms);
+}
+
+/* True when the answer is good; else the reading starts again. */
 static bool answered(struct state *s, const struct mr_reply *r, const char *what)
 {
     s->asked = 0;
     if (r->outcome == MR_OK)
         return true;
     log_line(LOG_DEBUG, "state", "asked=%s outcome=%d message=\"%s\"", what, (int)r->outcome, r->message ? r->message : "");
-    poll_later(s);
+    read_later(s, r, what);
     return false;
 }
 
 static void on_subscribed(void *user, const struct mr_reply *r)
 {
     struct state *s = user;
-    if (!answered(s, r, "subscribe"))
+    if (!answered(s, r, "printer.objects.subscribe"))
         return;
     s->subscribed = true;
     s->misses = 0;
+    s->retries = 0;
+    mr_back(s->mr);
     feed_push(s, json_object_get(r->result, "status"));
     poll_later(s);
 }
@@ -155,7 +188,7 @@ static json_t *watched(const struct state *s)
 static void on_settings(void *user, const struct mr_reply *r)
 {
     struct state *s = user;
-    if (!answered(s, r, "settings"))
+    if (!answered(s, r, "printer.objects.query"))
         return;
     json_t *status = json_object_get(r->result, "status"), *section, *value;
     json_t *settings = json_object_get(json_object_get(status, "configfile"), "settings");
@@ -181,7 +214,7 @@ static void on_objects(void *user, const struct mr_reply *r)
     struct state *s = user;
     size_t i;
     json_t *name;
-    if (!answered(s, r, "objects"))
+    if (!answered(s, r, "printer.objects.list"))
         return;
     kp_machine_reset(s->machine);
     extra_objects(s->extra, s->mr, json_object_get(r->result, "objects"));
@@ -212,8 +245,11 @@ static void on_printer(void *user, const struct mr_reply *r)
 static void on_server(void *user, const struct mr_reply *r)
 {
     struct state *s = user;
-    if (!answered(s, r, "server.info"))
+    if (!answered(s, r, "server.info")) {
+        if (r->failed && r->outcome != MR_ERROR) /* Moonraker answers this without Klipper: it hangs, and would never end what is with it */
+            mr_drop(s->mr);
         return;
+    }
     if (json_is_true(json_object_get(r->result, "klippy_connected"))) {
         ask(s, "printer.info", NULL, on_printer);
         return;
@@ -227,13 +263,14 @@ static void read_all(struct state *s)
     s->subscribed = false;
     s->looked_at = 0;
     json_object_clear(s->read_at);
+    s->unanswered = false;
     loop_timer_cancel(s->poll);
     if (kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY)
         set_klippy(s, KP_KLIPPY_STARTUP, "its state is being read again");
     ask(s, "server.info", NULL, on_server);
 }
 
-/* While subscribed, pushes come four times a second; two polls without one mean that the subscription is gone. */
+/* While subscribed, pushes come four times a second; some polls without one mean that the subscription is gone, or Klipper or Moonraker hangs. */
 static void on_poll(void *user)
 {
     struct state *s = user;
@@ -242,7 +279,9 @@ static void on_poll(void *user)
     int64_t last = kp_machine_pushed_ms(s->machine);
     s->misses = last == s->polled_push_ms ? s->misses + 1 : 0;
     s->polled_push_ms = last;
-    if (!s->subscribed || s->misses >= 4)
+    if (s->subscribed && loop_now_ms() - s->fed_ms >= STATE_FRESH_MS)
+        set_stale(s, true);
+    if (!s->subscribed || s->misses >= SILENT_POLLS)
         read_all(s);
     else
         poll_later(s);
@@ -277,33 +316,44 @@ void state_look(struct state *s, int64_t in_ms)
         loop_timer_set(s->look, in_ms);
 }
 
+/* Connected is only who answers: a Moonraker that hangs takes connections all the same. */
 static void on_identified(void *user, const struct mr_reply *r)
 {
     struct state *s = user;
+    if (r->failed && r->outcome != MR_ERROR) {
+        mr_drop(s->mr);
+        return;
+    }
     if (r->outcome != MR_OK)
         log_line(LOG_WARNING, "state", "identify outcome=%d message=\"%s\"", (int)r->outcome, r->message ? r->message : "");
-    if (mr_connected(s->mr))
-        read_all(s);
+    if (!mr_connected(s->mr))
+        return;
+    log_line(LOG_INFO, "state", "moonraker=connected");
+    kp_machine_moonraker(s->machine, true);
+    s->ev.changed(s->user);
+    read_all(s);
 }
 
 static void on_up(void *user)
 {
     struct state *s = user;
-    log_line(LOG_INFO, "state", "moonraker=connected");
-    kp_machine_moonraker(s->machine, true);
     extra_connected(s->extra);
-    mr_call(s->mr, "server.connection.identify", json_pack("{s:s,s:s,s:s,s:s}", "client_name", "klipperplace", "version", kp_version(), "type", "agent", "url",
-            "http://127.0.0.1/"), CALL_MS, on_identified, s);
-    s->ev.changed(s->user);
+    s->retries = 0;
+    mr_probe(s->mr, "server.connection.identify", json_pack("{s:s,s:s,s:s,s:s}", "client_name", "klipperplace", "version", kp_version(), "type", "agent", "url",
+             "http://127.0.0.1/"), CALL_MS, on_identified, s);
 }
 
 static void on_down(void *user, const char *why)
 {
     struct state *s = user;
-    log_line(LOG_WARNING, "state", "moonraker=disconnected why=\"%s\"", why);
+    bool was = kp_machine_moonraker_connected(s->machine);
     s->subscribed = false;
     s->asked = 0;
     loop_timer_cancel(s->poll);
+    refreshes_down(s->refreshes);
+    if (!was)
+        return;
+    log_line(LOG_WARNING, "state", "moonraker=disconnected why=\"%s\"", why);
     kp_machine_time(s->machine, loop_now_ms());
     kp_machine_moonraker(s->machine, false);
     kp_machine_klippy(s->machine, KP_KLIPPY_GONE, "");
@@ -329,6 +379,8 @@ static void on_notify(void *user, const char *method, json_t *params)
 {
     struct state *s = user;
     if (!strcmp(method, "notify_status_update")) {
+        if (s->unanswered && !s->subscribed && !s->asked) /* Klipper hung, and lives again: no wait for the next retry */
+            read_all(s);
         ticked(s, params);
     } else if (!strcmp(method, EXTRA_PUSH)) {
         if (s->subscribed) { /* some inputs only: it makes nothing else fresh */
@@ -352,37 +404,6 @@ static void on_notify(void *user, const char *method, json_t *params)
     } else {
         s->ev.notice(s->user, method, params);
     }
-}
-
-struct state *state_new(struct loop *l, struct kp_machine *m, const struct mr_config *cfg, const struct state_events *ev, void *user)
-{
-    static const struct mr_events up = { on_up, on_down, on_notify };
-    struct state *s = calloc(1, sizeof *s);
-    if (!s)
-        return NULL;
-    s->loop = l, s->machine = m, s->ev = *ev, s->user = user;
-    s->poll = loop_timer_new(l, on_poll, s);
-    s->look = loop_timer_new(l, on_look, s);
-    s->extra = extra_new();
-    s->read_at = json_object();
-    s->mr = s->poll && s->look && s->extra && s->read_at ? mr_new(l, cfg, &up, s) : NULL;
-    if (!s->mr) {
-        state_free(s);
-        return NULL;
-    }
-    return s;
-}
-
-void state_free(struct state *s)
-{
-    if (!s)
-        return;
-    mr_free(s->mr);
-    extra_free(s->extra);
-    json_decref(s->read_at);
-    loop_timer_free(s->poll);
-    loop_timer_free(s->look);
-    free(s);
 }
 
 struct mr *state_moonraker(struct state *s)
@@ -419,128 +440,50 @@ void state_extra_metrics(const struct state *s, struct metrics_extra *out)
 
 /* ---- one object, now ---- */
 
-struct asker { struct asker *next; state_done *done; void *user; };
-/* One question about an object is under way; who asks meanwhile shares the next one: what it tells is from after they asked. */
-struct refresh {
-    struct state *s;
-    struct refresh *next;
-    struct asker *asked, *later;
-    int64_t timeout_ms;
-    char object[];
-};
-
-static void refresh_send(struct refresh *q);
-
-static void tell(struct asker *list, bool ok)
+static void on_fed(void *user, const char *object, json_t *eventtime, json_t *status)
 {
-    while (list) {
-        struct asker *a = list;
-        list = a->next;
-        a->done(a->user, ok);
-        free(a);
-    }
+    struct state *s = user;
+    if (eventtime)
+        json_object_set(s->read_at, object, eventtime);
+    feed_status(s, status);
 }
 
-static void refreshed(struct refresh *q, bool ok)
+void state_refresh(struct state *s, const char *object, int64_t timeout_ms, refresh_done *done, void *user)
 {
-    struct asker *asked = q->asked;
-    q->asked = NULL;
-    tell(asked, ok);
-    if (ok && q->later) {
-        q->asked = q->later, q->later = NULL;
-        refresh_send(q);
-        return;
-    }
-    struct refresh **at = &q->s->refreshes;
-    while (*at != q)
-        at = &(*at)->next;
-    *at = q->next;
-    tell(q->later, false);
-    free(q);
+    refresh_object(s->refreshes, object, timeout_ms, done, user);
 }
 
-static void on_refreshed(void *user, const struct mr_reply *r)
-{
-    struct refresh *q = user;
-    if (r->outcome == MR_OK) {
-        json_object_set(q->s->read_at, q->object, json_object_get(r->result, "eventtime"));
-        feed_status(q->s, json_object_get(r->result, "status"));
-    }
-    refreshed(q, r->outcome == MR_OK);
-}
+/* ---- its life ---- */
 
-static json_t *one_object(const char *object)
+struct state *state_new(struct loop *l, struct kp_machine *m, const struct mr_config *cfg, const struct state_events *ev, void *user)
 {
-    return json_pack("{s:{s:n}}", "objects", object);
-}
-
-/* The extra's answer; an error of its own is no reason not to ask Klipper as without it. */
-static void on_read(void *user, const struct mr_reply *r)
-{
-    struct refresh *q = user;
-    if (r->outcome == MR_ERROR) {
-        extra_read_failed(q->s->extra, r->message);
-        if (mr_call(q->s->mr, "printer.objects.query", one_object(q->object), q->timeout_ms, on_refreshed, q))
-            return;
-    }
-    on_refreshed(q, r);
-}
-
-/* {"x": "open"}: the endstops as just asked, in the words of their status object. */
-static void on_endstops(void *user, const struct mr_reply *r)
-{
-    struct refresh *q = user;
-    const char *name;
-    json_t *answer, *last = json_object();
-    if (r->outcome == MR_OK)
-        json_object_foreach(r->result, name, answer)
-            json_object_set_new(last, name, json_integer(json_is_string(answer) && strcmp(json_string_value(answer), "open") != 0));
-    json_t *status = json_pack("{s:{s:o}}", "query_endstops", "last_query", last);
-    if (r->outcome == MR_OK && status)
-        feed_status(q->s, status);
-    json_decref(status);
-    refreshed(q, r->outcome == MR_OK);
-}
-
-static void refresh_send(struct refresh *q)
-{
-    struct state *s = q->s;
-    bool now = extra_reads(s->extra);
-    uint64_t id;
-    if (!strcmp(q->object, "query_endstops")) /* its status holds only what was last asked */
-        id = mr_call(s->mr, "printer.query_endstops.status", NULL, q->timeout_ms, on_endstops, q);
-    else
-        id = mr_call(s->mr, now ? EXTRA_READ : "printer.objects.query", one_object(q->object), q->timeout_ms, now ? on_read : on_refreshed, q);
-    if (!id)
-        refreshed(q, false);
-}
-
-static struct refresh *refresh_new(struct state *s, const char *object, int64_t timeout_ms)
-{
-    size_t n = strlen(object) + 1;
-    struct refresh *q = malloc(sizeof *q + n);
-    if (!q)
+    static const struct mr_events up = { on_up, on_down, on_notify };
+    struct state *s = calloc(1, sizeof *s);
+    if (!s)
         return NULL;
-    *q = (struct refresh){ .s = s, .next = s->refreshes, .timeout_ms = timeout_ms };
-    memcpy(q->object, object, n);
-    s->refreshes = q;
-    return q;
+    s->loop = l, s->machine = m, s->ev = *ev, s->user = user;
+    s->poll = loop_timer_new(l, on_poll, s);
+    s->look = loop_timer_new(l, on_look, s);
+    s->extra = extra_new();
+    s->read_at = json_object();
+    s->mr = s->poll && s->look && s->extra && s->read_at ? mr_new(l, cfg, &up, s) : NULL;
+    s->refreshes = s->mr ? refreshes_new(l, s->mr, s->extra, on_fed, s) : NULL;
+    if (!s->refreshes) {
+        state_free(s);
+        return NULL;
+    }
+    return s;
 }
 
-void state_refresh(struct state *s, const char *object, int64_t timeout_ms, state_done *done, void *user)
+void state_free(struct state *s)
 {
-    struct asker *a = malloc(sizeof *a);
-    struct refresh *q = s->refreshes;
-    while (q && strcmp(q->object, object))
-        q = q->next;
-    bool under_way = q != NULL;
-    if (!a || (!q && !(q = refresh_new(s, object, timeout_ms)))) {
-        free(a);
-        done(user, false);
+    if (!s)
         return;
-    }
-    *a = (struct asker){ under_way ? q->later : NULL, done, user };
-    *(under_way ? &q->later : &q->asked) = a;
-    if (!under_way)
-        refresh_send(q);
+    mr_free(s->mr);
+    refreshes_free(s->refreshes);
+    extra_free(s->extra);
+    json_decref(s->read_at);
+    loop_timer_free(s->poll);
+    loop_timer_free(s->look);
+    free(s);
 }

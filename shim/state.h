@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "refresh.h"
+
 struct loop;
 struct mr;
 struct metrics_extra;
@@ -39,8 +41,7 @@ void state_extra_metrics(const struct state *s, struct metrics_extra *out);
 /* Where the extra answers at once: everything that is subscribed is asked for in_ms from now, and fed as a push is. Else nothing: the next push comes by itself. */
 void state_look(struct state *s, int64_t in_ms);
 /* Asks Klipper for one object now (a ms with the extra, else up to a tick of 250 ms); who asks for it while that is under way shares the next question.
- * done comes exactly once. ok is false when it could not be asked. */
-typedef void state_done(void *user, bool ok);
-void state_refresh(struct state *s, const char *object, int64_t timeout_ms, state_done *done, void *user);
+ * When it failed on a live connection it is asked again, within timeout_ms. done comes exactly once. */
+void state_refresh(struct state *s, const char *object, int64_t timeout_ms, refresh_done *done, void *user);
 
 #endif

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A proxy before Moonraker's unix socket that counts what the shim asks, for tests and benchmarks. Invariant: all bytes go through unchanged and in order."""
+"""A proxy before Moonraker's unix socket that counts what the shim asks, for tests and benchmarks. Invariant: all bytes go through unchanged and in order, but
+for the requests that `take` took."""
 import collections
 import contextlib
 import json
@@ -21,6 +22,7 @@ class CountingProxy:
         self.methods = collections.Counter()
         self.times = collections.defaultdict(list)
         self.scripts = []
+        self.pairs, self.open = [], True
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen(16)
@@ -40,21 +42,48 @@ class CountingProxy:
             except OSError:
                 return
             server = socket.socket(socket.AF_UNIX)
+            if not self.open:
+                client.close()
+                continue
             try:
                 server.connect(str(self.upstream()))
             except OSError:  # Moonraker does not serve yet: the client tries again
                 client.close()
                 continue
-            for pair in ((client, server, self._count), (server, client, None)):
+            self.pairs.append((client, server))
+            for pair in ((client, server, True), (server, client, False)):
                 threading.Thread(target=self._pump, args=pair, daemon=True).start()
 
-    def _pump(self, source, sink, count):
+    def take(self, client, frame):  # pylint: disable=unused-argument
+        """True keeps a request from Moonraker; whoever overrides this may answer it to client."""
+        return False
+
+    def cut(self):
+        """Breaks the connections that there are."""
+        for client, server in self.pairs:
+            for s in (client, server):
+                with contextlib.suppress(OSError):
+                    s.shutdown(socket.SHUT_RDWR)
+        self.pairs = []
+
+    @contextlib.contextmanager
+    def away(self):
+        """No connection goes through."""
+        self.open = False
+        self.cut()
+        try:
+            yield
+        finally:
+            self.open = True
+
+    def _pump(self, source, sink, asks):
         rest = b""
         try:
             while data := source.recv(65536):
-                if count:
+                if asks:
                     *frames, rest = (rest + data).split(b"\x03")
-                    count(frames)
+                    self._count(frames)
+                    data = b"".join(frame + b"\x03" for frame in frames if not self.take(source, frame))
                 sink.sendall(data)
         except OSError:
             pass
@@ -75,11 +104,11 @@ class CountingProxy:
 
 
 @contextlib.contextmanager
-def proxied_rig():
-    """A running machine whose shim reaches Moonraker through a CountingProxy: both."""
+def proxied_rig(kind=CountingProxy, **options):
+    """A running machine of these options whose shim reaches Moonraker through a proxy: both."""
     with tempfile.TemporaryDirectory(prefix="kp-proxy-", dir="/tmp") as folder:
         path = Path(folder) / "moonraker.sock"
-        with CountingProxy(path, lambda: machine.moonraker_socket) as proxy:
-            machine = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}")
+        with kind(path, lambda: machine.moonraker_socket) as proxy:
+            machine = rig.Rig(klipperplace_extra=f"[api]\nmoonraker_socket: {path}", **options)
             with machine:
                 yield machine, proxy
