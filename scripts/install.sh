@@ -142,6 +142,11 @@ After=network.target moonraker.service
 Wants=moonraker.service
 
 [Service]
+# It says when its port is open and, by a timer of its loop, that the loop still turns. A look-up of moonraker_host that no name server answers may
+# hold the loop for some 20 s: the watchdog waits longer.
+Type=notify
+NotifyAccess=main
+WatchdogSec=30
 User=$(id -un)
 # Moonraker's update manager runs no build: what it pulled is built here. An old build is better than none.
 ExecStartPre=-$REPO/scripts/build $BUILD

@@ -19,6 +19,7 @@
 #include "log.h"
 #include "loop.h"
 #include "metrics.h"
+#include "notify.h"
 #include "openpnp.h"
 #include "rest.h"
 #include "ws.h"
@@ -139,12 +140,13 @@ static int serve(const struct kp_config *c)
     bool wants_port = kp_config_bool(c, "gcode_port", "enabled"), served = false;
     struct app *app = NULL;
     struct announce *announce = NULL;
+    struct notify *notify = NULL;
     struct edges edges = { NULL, NULL };
     struct metrics *metrics = metrics_new();
     struct guard *guard = guard_new(c, err, sizeof err);
     struct loop *l = metrics && guard ? loop_new() : NULL;
-    if (l && (app = app_new(l, c, metrics, guard_auth(guard))) && (announce = announce_new(l, app)) && (edges.rest = rest_new(l, app, guard, metrics)) &&
-        (edges.ws = ws_new(l, app, guard)) && (openpnp = openpnp_new(app, c))) {
+    if (l && (app = app_new(l, c, metrics, guard_auth(guard))) && (announce = announce_new(l, app)) && (notify = notify_new(l, app)) &&
+        (edges.rest = rest_new(l, app, guard, metrics)) && (edges.ws = ws_new(l, app, guard)) && (openpnp = openpnp_new(app, c))) {
         rest_openpnp(edges.rest, openpnp);
         gate = gate_open(l, kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"), to_rest, to_ws, &edges, err, sizeof err);
     }
@@ -159,7 +161,9 @@ static int serve(const struct kp_config *c)
         loop_on_turn(l, metrics_turn, metrics);
         metrics_room(metrics, fill_metrics, &edges);
         log_line(LOG_INFO, "main", "serving version=%s host=%s port=%d", kp_version(), kp_config_str(c, "api", "host"), (int)kp_config_num(c, "api", "port"));
+        notify_ready(notify);
         loop_run(l);
+        notify_stopping(notify);
         log_line(LOG_INFO, "main", "stopping");
     } else {
         log_line(LOG_CRITICAL, "main", "cannot start: %s", err);
@@ -169,6 +173,7 @@ static int serve(const struct kp_config *c)
     ws_free(edges.ws);
     rest_free(edges.rest);
     openpnp_free(openpnp);
+    notify_free(notify);
     announce_free(announce);
     app_free(app);
     loop_free(l);

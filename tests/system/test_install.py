@@ -97,7 +97,7 @@ def test_install_and_back(home):
     assert conf.startswith(CONF + "\n") and (home.data / "moonraker.asvc").read_text() == "klipper_mcu\nwebcamd\nklipperplace\n"
     assert home.asked() == ["daemon-reload", "enable klipperplace.service", "restart klipperplace.service", "restart moonraker"]
     unit = home.units / "klipperplace.service"
-    for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", f"ReadWritePaths={home.repo} {home.data}", "CapabilityBoundingSet=\n"):
+    for line in ("Type=notify\n", "NotifyAccess=main\n", "WatchdogSec=30\n", "Restart=always\n", "NoNewPrivileges=yes", "ProtectSystem=strict", f"ReadWritePaths={home.repo} {home.data}", "CapabilityBoundingSet=\n"):
         assert line in unit.read_text()
     if shutil.which("systemd-analyze"):
         fake = home.units / "x.service"  # the same with a program that exists, which is all that verify would miss
