@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* Arguments from outside against a row of the registry, for every edge of the shim. All faults are found in one pass.
  * Invariant: what leaves here is a finite number in range, an index of a part of the machine, or cleaned text for the log. */
+#include "machine.h"
 #include "plan.h"
 
 #include <assert.h>
@@ -333,9 +334,9 @@ static void check_arg(struct check *k, const struct kp_arg *a)
     FAULT(k->f, KP_INVALID_PARAMETER, shown, "%s has no parameter \"%s\"", c->name, shown);
 }
 
-static void set_defaults(struct kp_call *call, const struct kp_command *c)
+static void set_defaults(const struct kp_machine *m, struct kp_call *call, const struct kp_command *c)
 {
-    *call = (struct kp_call){ .command = c, .timeout_s = c->timeout_s };
+    *call = (struct kp_call){ .command = c, .timeout_s = c->timeout_s == KP_TIMEOUT_S ? m->timeout_s : c->timeout_s };
     for (size_t i = 0; i < SLOTS; i++)
         call->slot[i].num = NAN, call->slot[i].index = -1;
     for (size_t i = 0; c->params[i].name; i++) {
@@ -352,7 +353,7 @@ enum kp_err kp_check(const struct kp_machine *m, const struct kp_command *c, con
     struct kp_call call;
     struct check k = { .m = m, .call = &call, .f = f };
     size_t before = f->count + f->dropped;
-    set_defaults(&call, c);
+    set_defaults(m, &call, c);
     if (count > KP_ARGS_MAX) {
         FAULT(f, KP_INVALID_REQUEST, NULL, "more than %d parameters", KP_ARGS_MAX);
         return KP_INVALID_REQUEST;

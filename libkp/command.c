@@ -156,7 +156,8 @@ static const struct kp_param key_params[] = { KEY_ID, END };
 
 #define MOTION KP_GCODE, KP_OPERATOR, KP_RATE_MOTION
 #define HOMED (KP_MOVES | KP_NEEDS_HOMED)
-#define SWITCH MOTION, KP_MOVES, 30
+#define ORDINARY KP_TIMEOUT_S
+#define SWITCH MOTION, KP_MOVES, ORDINARY
 #define LOOK KP_DIRECT, KP_VIEWER, KP_RATE_READ, KP_WHILE_STOPPED, 0
 #define GLANCE KP_HYBRID, KP_VIEWER, KP_RATE_READ, KP_WHILE_STOPPED, 0
 #define OWN_LOOK KP_LOCAL, KP_VIEWER, KP_RATE_READ, KP_WHILE_STOPPED, 0
@@ -166,13 +167,13 @@ static const struct kp_param key_params[] = { KEY_ID, END };
 #define KEYS SERVER(KP_ADMIN, 0)
 
 static const struct kp_command rows[] = {
-    { KP_MOVE, "move", KP_POST, "motion/move", MOTION, HOMED | KP_EXTRA_AXES | KP_NEEDS_POSITION, 30, move_params, answer_move,
+    { KP_MOVE, "move", KP_POST, "motion/move", MOTION, HOMED | KP_EXTRA_AXES | KP_NEEDS_POSITION, ORDINARY, move_params, answer_move,
       "Straight move to machine coordinates." },
     { KP_HOME, "home", KP_POST, "motion/home", MOTION, KP_MOVES | KP_NEEDS_POSITION, 120, home_params, answer_home,
       "Finds the end switches, Z first, and leaves Z at travel height." },
     { KP_WAIT, "wait", KP_POST, "motion/wait", SWITCH, wait_params, answer_move, "Answers when all accepted motion has ended." },
-    { KP_PICK, "pick", KP_POST, "pnp/pick", MOTION, HOMED | KP_NEEDS_POSITION, 30, pick_params, answer_pick, "Picks the part under the nozzle." },
-    { KP_PLACE, "place", KP_POST, "pnp/place", MOTION, HOMED | KP_NEEDS_POSITION, 30, place_params, answer_pick,
+    { KP_PICK, "pick", KP_POST, "pnp/pick", MOTION, HOMED | KP_NEEDS_POSITION, ORDINARY, pick_params, answer_pick, "Picks the part under the nozzle." },
+    { KP_PLACE, "place", KP_POST, "pnp/place", MOTION, HOMED | KP_NEEDS_POSITION, ORDINARY, place_params, answer_pick,
       "Places the part that the nozzle holds, where the nozzle is." },
     { KP_PICK_AND_PLACE, "pick_and_place", KP_POST, "pnp/pick_and_place", MOTION, HOMED, 60, pick_and_place_params, answer_pick_and_place,
       "Takes a part from one place and puts it down at another." },

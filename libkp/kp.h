@@ -37,6 +37,7 @@ extern "C" {
 #define KP_COMMANDS_MAX 512  /* command words Klipper offers */
 #define KP_TIMEOUT_MIN_S 1.0 /* what timeout_s may be */
 #define KP_TIMEOUT_MAX_S 600.0
+#define KP_TIMEOUT_S 30.0    /* of a row that has no time of its own: [gcode_driver] default_timeout counts in its place */
 #define KP_STEPS_MAX 48      /* steps of one sequence */
 
 /* ---- errors (error.c) ---------------------------------------------------------------------------------------------- */

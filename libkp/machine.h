@@ -67,6 +67,7 @@ struct kp_machine {
     struct kp_vacuum vacuum;
     struct kp_own own; /* klipperplace.cfg's limits: read once */
     struct kp_limits limits;
+    double timeout_s; /* [gcode_driver] default_timeout */
     const char *watch[KP_WATCH_MAX];
     size_t watch_count;
 

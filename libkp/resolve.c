@@ -325,6 +325,7 @@ static void build_own(struct kp_machine *m)
     l->max_bed_c = kp_config_num(c, "safety", "max_bed_temp");
     l->max_chamber_c = kp_config_num(c, "safety", "max_chamber_temp");
     l->min_delta_c = kp_config_num(c, "safety", "min_temp_delta");
+    m->timeout_s = kp_config_num(c, "gcode_driver", "default_timeout");
     l->travel_interlock = kp_config_bool(c, "vacuum", "travel_interlock");
     l->vacuum_retries = (int)kp_config_num(c, "vacuum", "retries");
     l->retry_lower_mm = kp_config_num(c, "vacuum", "retry_lower");

@@ -35,7 +35,7 @@ static const struct fixture { const char *name, *cfg, *without; } fixtures[] = {
     { "blind", SENSORS "[nozzle N2]\nvalve: valve2\nsafe_z: 5\nsensor: vacuum2\n", "homing_override" },
     { "deeper", SEESAW "[vacuum]\nretries: 2\nretry_lower: 0.2\n", "homing_override" },
     { "deepest", SEESAW "[vacuum]\nretries: 20\nretry_lower: 0.1\n", "homing_override" },
-    { "limited", SEESAW "[safety]\nmin_pwm_value: 0.2\nmax_pwm_value: 0.8\nmin_fan_speed: 0.1\nmax_fan_speed: 0.6\n", "homing_override" },
+    { "limited", SEESAW "[safety]\nmin_pwm_value: 0.2\nmax_pwm_value: 0.8\nmin_fan_speed: 0.1\nmax_fan_speed: 0.6\n[gcode_driver]\ndefault_timeout: 45\n", "homing_override" },
     { "plain", "", "homing_override" },
     { "fanless", "", "fan" },
     { "still", "", "G1" },

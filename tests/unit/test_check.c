@@ -352,6 +352,31 @@ static void limits_beside_other_faults(void **state)
     machine = seesaw;
 }
 
+/* [gcode_driver] default_timeout is that of commands which neither say nor have their own. */
+static void time_of_the_configuration(void **state)
+{
+    static const struct { const char *command; double want_s; } rows[] = {
+        { "move", 45 }, { "gpio_write", 45 }, { "wait", 45 }, { "home", 120 }, { "pick_and_place", 60 }, { "get_status", 0 },
+    };
+    const struct kp_value own = NUMBER(7);
+    struct kp_machine *seesaw = machine;
+    (void)state;
+    machine = fixture_machine("limited");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const struct kp_arg args[] = { { kp_str_of("pin"), TEXT("valve1"), false }, { kp_str_of("value"), NUMBER(1), false },
+                                       { kp_str_of("x"), NUMBER(1), false }, { kp_str_of("y"), NUMBER(1), false },
+                                       { kp_str_of("place_x"), NUMBER(1), false }, { kp_str_of("place_y"), NUMBER(1), false } };
+        size_t from = strcmp(rows[i].command, "gpio_write") == 0 ? 0 : 2;
+        size_t count = from == 0 ? 2 : strcmp(rows[i].command, "pick_and_place") == 0 ? 4 : 0;
+        assert_int_equal(check(rows[i].command, args + from, count), KP_OK);
+        assert_true(call.timeout_s == rows[i].want_s);
+    }
+    assert_int_equal(check_one("move", "timeout_s", own, false), KP_OK);
+    assert_true(call.timeout_s == 7);
+    kp_machine_free(machine);
+    machine = seesaw;
+}
+
 static void defaults_and_slots(void **state)
 {
     (void)state;
@@ -399,6 +424,7 @@ int main(void)
         cmocka_unit_test(words_commands_and_objects),
         cmocka_unit_test(defaults_that_are_names),
         cmocka_unit_test(limits_beside_other_faults),
+        cmocka_unit_test(time_of_the_configuration),
         cmocka_unit_test(defaults_and_slots),
         cmocka_unit_test(too_many),
     };
