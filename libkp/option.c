@@ -140,7 +140,9 @@ static bool bool_parse(struct kp_str s, bool *out)
 
 static enum kp_err only_check(const struct kp_option *o, struct kp_str text, struct kp_error *e)
 {
-    if (!o->refused || kp_str_eq(text, o->only))
+    double v, only;
+    bool number = o->type == KP_T_NUM || o->type == KP_T_INT;
+    if (!o->refused || kp_str_eq(text, o->only) || (number && kp_number_parse(text, &v) && kp_number_parse(kp_str_of(o->only), &only) && v == only))
         return KP_OK;
     return kp_error_set(e, KP_INVALID_PARAMETER, o->name, "%s: only \"%s\" is possible: %s", o->name, o->only, o->refused);
 }

@@ -6,6 +6,9 @@
 #define FAR 100000.0     /* mm; beyond any machine, so that a slipped digit is seen */
 
 #define KEPT "values are kept fresh by a subscription, which cannot be switched off"
+/* Options of the first implementation that its files hold: taken at its own default, since nothing else would have an effect. */
+#define PUSHED(d) .only = d, .refused = "Klipper's pushes keep the values, and each is fresh while the last push is younger than 1 s"
+#define ONE_EACH(d) .only = d, .refused = "one value is kept for each part of the machine, as long as Klipper has the part"
 
 #define ROW(s, n, t, ...) { .section = s, .name = n, .type = t, .unit = "", __VA_ARGS__ }
 #define NUM(s, n, u, d, lo, hi, text, ...) { .section = s, .name = n, .type = KP_T_NUM, .unit = u, .def = d, .min = lo, .max = hi, .doc = text, __VA_ARGS__ }
@@ -18,7 +21,7 @@
 const struct kp_section_kind kp_section_kinds[] = {
     { "api", 1, NULL, "Where KlipperPlace listens, where Moonraker is, and what is logged." },
     { "security", 1, NULL, "Who may ask, how often, and from which web pages." },
-    { "cache", 1, NULL, "How long values are fresh. They count while Klipper's pushes stop, and for what Klipper does not push." },
+    { "cache", 1, NULL, "What the first implementation's files say of its cache. Here Klipper's pushes keep every value, so nothing of it can be set." },
     { "safety", 1, NULL, "Limits and monitors. A limit is the narrower of this file's and Klipper's own; one without a default is Klipper's." },
     { "gcode_driver", 1, NULL, "The queue, and commands of your own made of others." },
     { "gcode_port", 1, NULL, "The port for OpenPnP's GcodeDriver, and the URLs for its HttpActuator." },
@@ -59,17 +62,17 @@ const struct kp_option kp_option_table[] = {
     ROW("security", "allowed_hosts", KP_T_LIST, .doc = "Further names under which this machine may be asked (Host header), for a proxy.", EX("pnp.local")),
     ROW("security", "cors_origins", KP_T_LIST, .doc = "Origins whose web pages may use the API. None: only its own.", EX("http://mainsail.local")),
 
-    NUM("cache", "default_ttl", "s", "1.0", 0, 3600, "Time a value of no other category is fresh.", NONE),
-    INT("cache", "max_cache_size", "10000", 1, 65000, "Most values kept; the least recently used makes room.", NONE),
-    NUM("cache", "cleanup_interval", "s", "10.0", 0.1, 3600, "Time between two rounds that remove old values.", NONE),
+    NUM("cache", "default_ttl", "s", "1.0", 0, 3600, "Time a value of no other category is fresh.", PUSHED("1.0")),
+    INT("cache", "max_cache_size", "10000", 1, 65000, "Most values kept; the least recently used makes room.", ONE_EACH("10000")),
+    NUM("cache", "cleanup_interval", "s", "10.0", 0.1, 3600, "Time between two rounds that remove old values.", ONE_EACH("10.0")),
     FLAG("cache", "enable_auto_refresh", "true", "Keep values fresh without being asked.", .only = "true", .refused = KEPT),
-    NUM("cache", "gpio_ttl", "s", "1.0", 0, 3600, "Time a pin's value is fresh.", NONE),
-    NUM("cache", "sensor_ttl", "s", "0.5", 0, 3600, "Time a sensor's value is fresh.", NONE),
-    NUM("cache", "position_ttl", "s", "0.1", 0, 3600, "Time a position is fresh.", NONE),
-    NUM("cache", "fan_ttl", "s", "1.0", 0, 3600, "Time a fan's speed is fresh.", NONE),
-    NUM("cache", "pwm_ttl", "s", "1.0", 0, 3600, "Time a PWM pin's value is fresh.", NONE),
-    NUM("cache", "printer_state_ttl", "s", "2.0", 0, 3600, "Time Klipper's state is fresh.", NONE),
-    NUM("cache", "actuator_ttl", "s", "1.0", 0, 3600, "Time an actuator's value is fresh.", NONE),
+    NUM("cache", "gpio_ttl", "s", "1.0", 0, 3600, "Time a pin's value is fresh.", PUSHED("1.0")),
+    NUM("cache", "sensor_ttl", "s", "0.5", 0, 3600, "Time a sensor's value is fresh.", PUSHED("0.5")),
+    NUM("cache", "position_ttl", "s", "0.1", 0, 3600, "Time a position is fresh.", PUSHED("0.1")),
+    NUM("cache", "fan_ttl", "s", "1.0", 0, 3600, "Time a fan's speed is fresh.", PUSHED("1.0")),
+    NUM("cache", "pwm_ttl", "s", "1.0", 0, 3600, "Time a PWM pin's value is fresh.", PUSHED("1.0")),
+    NUM("cache", "printer_state_ttl", "s", "2.0", 0, 3600, "Time Klipper's state is fresh.", PUSHED("2.0")),
+    NUM("cache", "actuator_ttl", "s", "1.0", 0, 3600, "Time an actuator's value is fresh.", PUSHED("1.0")),
 
     NUM("safety", "max_extruder_temp", "C", "250.0", 0, 2000, "Highest temperature of an extruder.", NONE),
     NUM("safety", "max_bed_temp", "C", "120.0", 0, 2000, "Highest temperature of the bed.", NONE),

@@ -373,6 +373,10 @@ static const struct { const char *text, *message; } faulty_lines[] = {
     { "[gcode_driver]\ncommand_mappings:\n  A: G1 \x02\n", "k.cfg:2: command_mappings holds a control character or is not UTF-8" },
     { "[cache]\nenable_auto_refresh: off\n",
       "k.cfg:2: enable_auto_refresh: only \"true\" is possible: values are kept fresh by a subscription, which cannot be switched off" },
+    { "[cache]\ngpio_ttl: 1\nsensor_ttl: 5\n", "k.cfg:3: sensor_ttl: only \"0.5\" is possible: Klipper's pushes keep the values, and each is fresh while the "
+      "last push is younger than 1 s" },
+    { "[cache]\nmax_cache_size: 10\n",
+      "k.cfg:2: max_cache_size: only \"10000\" is possible: one value is kept for each part of the machine, as long as Klipper has the part" },
     { "[api]\napi_key: se\xff" "cret\n", "k.cfg:2: api_key: \"***\" holds a control character or is not UTF-8" },
     { "[feeder f]\nmacro: a-b\n", "k.cfg:2: macro: \"a-b\" is not a name of A-Z a-z 0-9 _" },
     { "[mcode M800]\n", "k.cfg:1: [mcode M800] needs pin" },
