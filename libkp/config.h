@@ -6,7 +6,8 @@
 
 #include "machine.h"
 
-#define AXIS_LETTERS "A|B|C|U|V|W"
+/* Of axes beside X Y Z. E F N mean something else everywhere, G M T begin commands, I J K R are an arc's. */
+#define AXIS_LETTERS "A|B|C|D|H|L|O|P|Q|S|U|V|W"
 #define ROWS_MAX 40       /* options of one kind of section */
 #define VALUE_MAX 8192    /* bytes of a value of several lines */
 

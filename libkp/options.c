@@ -28,7 +28,7 @@ const struct kp_section_kind kp_section_kinds[] = {
     { "history", 1, NULL, "What is remembered over a restart." },
     { "vacuum", 1, NULL, "Vacuum and travel of all nozzles." },
     { "nozzle *", KP_NOZZLES_MAX, "N1", "A nozzle. Heights are positions of the Z axis, machine coordinates." },
-    { "axis *", KP_AXES_MAX - 3, "A", "An axis beside X, Y and Z, named by its letter: A, B, C, U, V or W." },
+    { "axis *", KP_AXES_MAX - 3, "A", "An axis beside X, Y and Z, named by its letter: any but E, F and N, and G, M, T, I, J, K, R, which G-code needs itself." },
     { "sensor *", KP_SENSORS_MAX, "vacuum1",
       "A sensor with type, unit and calibration. Klipper's temperatures and load cells are sensors without a section, too." },
     { "feeder *", KP_FEEDERS_MAX, "feeder1", "A feeder, moved by a manual_stepper, by an extruder or by a macro." },

@@ -21,6 +21,8 @@ static const struct gcode_machine { const char *name, *cfg; bool clamp, alone, p
     { "careful", SEESAW "[vacuum]\ntravel_interlock: true\n[safety]\nmax_x_position: 250\nmin_feedrate: 60\nmax_feedrate: 6000\nmax_acceleration: 2000\n"
                  "max_pwm_value: 0.5\nmin_fan_speed: 0.2\nmax_fan_speed: 0.8\n", false, false, false },
     { "passing", AXIS_A, false, false, true },
+    { "letters", "[axis D]\nstepper: manual_stepper rotation1\nrotary: true\n[axis S]\nstepper: manual_stepper rotation2\nvelocity: 90\nrotary: true\n",
+      false, false, false },
     { "port", AXIS_A AXIS_C NUMBERED MAPPED "[sensor vacuum1]\nm105: V1\n[sensor vacuum2]\nm105: V2\n", true, false, false },
 };
 
