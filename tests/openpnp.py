@@ -55,15 +55,6 @@ class Lines:
             count -= line.startswith(("ok", "!!"))
         return out
 
-    def quiet(self, seconds=0.3):
-        """True when nothing comes for so long."""
-        self.sock.settimeout(seconds)
-        try:
-            self.buf += self.sock.recv(65536)
-        except TimeoutError:
-            return not self.buf
-        return False
-
 
 def compress(line):
     """As OpenPnP's option "compress G-code" does: comments and blanks go."""

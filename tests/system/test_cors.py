@@ -174,14 +174,18 @@ def test_client_that_left_comes_back_for_its_answer(machine):
     """Its move has not begun when it leaves, and is done all the same: the key says that it will ask again."""
     helpers.make_homed(machine)
     helpers.go(machine, x=50)
-    first = Later(post, machine, "motion/move", {"x": 60, "feedrate": 1200, "wait": True})
+    first = Later(post, machine, "motion/move", {"x": 60, "feedrate": 120, "wait": True})
     wait_for("the first move", lambda: machine.sim_cmd("steps x")["moving"])
+
+    def taken():
+        return ok(get(machine, "status"))["queue"]["size"]
+    before = taken()
     body = show({"x": 5, "relative": True, "wait": True})
     head = http_text("POST", "/api/v1/motion/move", body, ["Idempotency-Key: left"])
     for _ in range(3):  # the last two follow the first, and leave as well
         with socket.create_connection(("127.0.0.1", machine.port), timeout=10) as s:
             s.sendall(head)
-            time.sleep(0.05)
+            wait_for("it waits behind the first move", lambda: taken() > before or first.done)
     answer = post(machine, "motion/move", body, headers={"Idempotency-Key": "left", "Content-Type": "application/json"})
     assert ok(answer)["completed"] is True and answer[2]["idempotency-replayed"] == "true"
     ok(first.answer())

@@ -43,8 +43,8 @@ def no_client(machine):
     """The port takes a new one."""
     def free():
         with Lines(machine) as c:
-            return c.ask("G21", timeout=2) == ["ok"]
-    wait_for("the port is free", free, 5)
+            return c.ask("G21") == ["ok"]
+    wait_for("the port is free", free)
 
 
 # ---- replays -------------------------------------------------------------------------------------------------------------
@@ -99,9 +99,8 @@ def test_reads_follow_the_valve(homed, client):
         client.send("M801\nG4 P120\nM105\n")
         reply = client.replies(3)[-1]
         assert -0.6 <= float(reply.split("V1:")[1].split()[0]) <= 0.1, reply
-    began = time.monotonic()
-    assert client.ask("M105") == client.ask("M105")
-    assert time.monotonic() - began < 0.2  # nothing pending: at once
+    first = client.ask("M105")
+    assert helpers.quickest(lambda: [client.ask("M105") == first or pytest.fail("another value") for _ in range(2)]) < 0.2  # nothing pending: at once
     client.ask("M803")
 
 
@@ -112,46 +111,62 @@ def test_ok_of_a_valve_is_its_pin(homed, client):
     client.send("M801\nM800\nM801\nM400\n")
     assert client.replies(4) == ["ok"] * 4
     assert pin(homed, "PD2") == 0
-    began = time.monotonic()
-    client.ask("M802")
-    assert time.monotonic() - began < 0.2
-    client.ask("M803\nM400")
+
+    def answered_before_its_pin():
+        mark = time.monotonic()
+        assert client.ask("M802") == ["ok"]
+        answered = time.monotonic()
+        changed = wait_for("the pump", lambda: [e["t"] for e in homed.events("pin") if e["t"] >= mark and e["pin"] == "PD0"])
+        client.send("M803\nM400\n")
+        assert client.replies(2) == ["ok"] * 2
+        return answered < changed[0]
+    assert any(answered_before_its_pin() for _ in range(10)), "it was waited for each time"
 
 
 # ---- motion that runs ahead ------------------------------------------------------------------------------------------------
 
 def x_motion(machine, since):
     """Seconds of X's motion since then, on the microcontroller's clock."""
-    wait_for("the end of the motion", lambda: [e for e in machine.events("motion_end") if e["t"] >= since and e["stepper"] == "x"], 5)
-    moved = [e for e in machine.events("motion_start", "motion_end") if e["t"] >= since and e["stepper"] == "x"]
-    return moved[-1]["t"] - moved[0]["t"]
+    def moved():
+        found = [e for e in machine.events("motion_start", "motion_end") if e["t"] >= since and e["stepper"] == "x"]
+        return found if found and found[-1]["what"] == "motion_end" else None
+    still(machine)
+    ended = wait_for("the end of the motion", moved)
+    return ended[-1]["t"] - ended[0]["t"]
 
 
 def test_lines_are_blended(homed, client):
-    """60 lines of 1 mm at 100 mm/s: 0.6 s and a little; with a stop at each line it would be 2.2 s."""
-    client.ask("G1 X20 Y20 F12000")
-    client.ask("M400")
-    mark = time.monotonic()
-    client.send("".join(f"G1 X{20 + i} F6000\n" for i in range(1, 61)) + "M400\n")
-    assert client.replies(61) == ["ok"] * 61
-    still(homed)
-    assert axis(homed, "x") == pytest.approx(80, abs=X_STEP)
-    assert x_motion(homed, mark) < 1.0
+    """20 lines of 10 mm at 100 mm/s and 1000 mm/s2: 2.1 s; with a stop at each line 4 s. Where lines reach Klipper slowly some of
+    them stop: then once more."""
+    client.ask("M204 S1000")
+    seconds = []
+    for _ in range(3):
+        client.send("G1 X20 Y20 F12000\nM400\n")
+        assert client.replies(2) == ["ok"] * 2
+        still(homed)
+        mark = time.monotonic()
+        client.send("".join(f"G1 X{20 + 10 * i} F6000\n" for i in range(1, 21)) + "M400\n")
+        assert client.replies(21) == ["ok"] * 21
+        seconds.append(x_motion(homed, mark))
+        assert axis(homed, "x") == pytest.approx(220, abs=X_STEP)
+        if seconds[-1] < 3:
+            break
+    assert seconds[-1] < 3, seconds
 
 
 def test_a_trickle_does_not_stall(homed, client):
-    """Short lines more often than every 100 ms put off each other's start in Klipper: they must move while they still come."""
+    """Short lines more often than every 100 ms put off each other's start in Klipper: they must move while they still come, however many."""
     client.ask("M400")
-    before = steps(homed)["total_steps"]
-    seen = []
-    for i in range(1, 31):
-        client.send(f"G1 X{150 + i * 0.05:.4f} F6000\n")
+    before, sent, moved = steps(homed)["total_steps"], 0, False
+    while sent < 30 or (not moved and sent < 400):
+        sent += 1
+        client.send(f"G1 X{150 + sent * 0.05:.4f} F6000\n")
         time.sleep(0.05)
-        seen.append(steps(homed)["total_steps"])
-    assert client.replies(30) == ["ok"] * 30
-    assert seen[-1] > before, "nothing moved for 1.5 s"
+        moved = moved or steps(homed)["total_steps"] > before
+    assert client.replies(sent) == ["ok"] * sent
+    assert moved, "nothing moved while the lines came"
     still(homed)
-    assert axis(homed, "x") == pytest.approx(151.5, abs=X_STEP)
+    assert axis(homed, "x") == pytest.approx(150 + sent * 0.05, abs=X_STEP)
 
 
 def test_a_thousand_lines_ahead(homed, client):
@@ -162,7 +177,7 @@ def test_a_thousand_lines_ahead(homed, client):
     for i in range(1, 1001):
         lines.append("M114" if i % 250 == 0 else f"G1 X{150 + (i % 2) * 0.0125:.4f} F6000")
     client.send("".join(line + "\n" for line in lines))
-    replies = client.replies(1000, timeout=60)
+    replies = client.replies(1000, timeout=180)
     assert [r == "ok" for r in replies] == [line != "M114" for line in lines]
     assert all(r.startswith("ok C: X:150.0125 Y:120.0000 Z:-20.0000 ") for r in replies[249::250]), replies[249::250]
     still(homed)
@@ -179,10 +194,10 @@ def test_a_foreign_move_is_seen(homed, client):
     client.ask("G1 X100 F12000")
     client.ask("M400")
     homed.gcode("G90\nG1 X77.125 F6000\nM400")
-    time.sleep(0.1)
     assert client.ask("M114")[0].startswith("ok C: X:77.1250 Y:120.0000 ")
     client.ask("G91 G1 X1 F6000 G90")
     assert client.ask("M114")[0].startswith("ok C: X:78.1250 ")
+    still(homed)
     assert axis(homed, "x") == pytest.approx(78.125, abs=X_STEP)
 
 
@@ -216,7 +231,7 @@ def test_refused_lines_reach_nobody(homed, client, bad):
     with nothing_reaches_klipper(homed):
         latched(client, client.ask(bad))
         with Lines(homed) as second:
-            assert second.line(2) == "!! another client is connected" and second.line(2) is None
+            assert second.line() == "!! another client is connected" and second.line() is None
     client.sock.close()
     with Lines(homed) as again:
         assert again.ask("M114")[0].startswith("ok C: X:150.0000 ")
@@ -236,7 +251,7 @@ def test_ahead_of_an_error(homed, client):
     client.send("G1 X140 F12000\nG1 X999\nG1 X10\nM800\nM114\n")
     replies = client.replies(5)
     assert replies[0] == "ok" and all(r.startswith("!! ") for r in replies[1:]), replies
-    wait_for("the move before it", lambda: abs(axis(homed, "x") - 140) <= X_STEP, 5)
+    wait_for("the move before it", lambda: abs(axis(homed, "x") - 140) <= X_STEP)
     still(homed)
     assert axis(homed, "x") == pytest.approx(140, abs=X_STEP)
     assert pin(homed, "PD2") == 0
@@ -266,7 +281,7 @@ def test_klipper_refuses(homed, client):
     assert replies[0].startswith("!! Klipper refused: ") and "SET_PIN of valve1 refused" in replies[0], replies
     assert replies[1].startswith("!! halted by: "), replies
     homed.gcode('SET_GCODE_VARIABLE MACRO=SET_PIN VARIABLE=refused VALUE="\'\'"')
-    wait_for("put back", lambda: helpers.modes(homed) == theirs and helpers.query(homed, toolhead=["max_accel"])["toolhead"]["max_accel"] == 3000, 3)
+    wait_for("put back", lambda: helpers.modes(homed) == theirs and helpers.query(homed, toolhead=["max_accel"])["toolhead"]["max_accel"] == 3000)
     assert client.ask("M999") == ["ok"]
     still(homed)
     assert client.ask("M114")[0].startswith("ok C: X:120.0000 ")
@@ -274,18 +289,18 @@ def test_klipper_refuses(homed, client):
 
 
 def test_m112_in_the_stream(homed, client):
-    """Seen before the lines ahead of it are done."""
-    client.send("G1 X10 F1200\nG1 X290\nG1 X10\n")
+    """Seen before the lines ahead of it are done: the first of them takes 28 s, and ends nowhere near its end."""
+    client.send("G1 X10 F300\nG1 X290\nG1 X10\n")
     client.replies(1)
-    wait_for("it moves", lambda: steps(homed)["moving"], 5)
+    wait_for("it moves", lambda: steps(homed)["moving"])
     client.send("M400\nG1 X100\nM1")
     sent = time.monotonic()
     client.send("12\n")
     replies = client.replies(5)
-    assert time.monotonic() - sent < 1
     assert all(r.startswith(("ok", "!! ")) for r in replies) and replies[-1].startswith("!! "), replies
-    wait_for("shutdown", lambda: homed.sim_cmd("status")["mcu"]["shutdown"], 2)
-    assert helpers.last_step(homed) < sent + 0.3
+    wait_for("shutdown", lambda: homed.sim_cmd("status")["mcu"]["shutdown"])
+    stopped = [e["t"] for e in homed.events("shutdown") if e["t"] >= sent]
+    assert len(stopped) == 1 and helpers.last_step(homed) <= stopped[0] and axis(homed, "x") > 75
     assert client.ask("M114")[0].startswith("!! halted by: ")
     assert client.ask("M999")[0].startswith("!! ")
     assert client.ask("G28")[0].startswith("!! ")
@@ -296,9 +311,9 @@ def test_m112_in_the_stream(homed, client):
 
 def test_mcu_shutdown_while_waiting(homed, client):
     """A shutdown ends Klipper's M400 early: no ok for it, no report."""
-    client.send("G1 X20 F1200\nM400\nM114\nM800\n")
+    client.send("G1 X20 F300\nM400\nM114\nM800\n")  # 26 s
     assert client.replies(1) == ["ok"]
-    wait_for("it moves", lambda: steps(homed)["moving"], 5)
+    wait_for("it moves", lambda: steps(homed)["moving"])
     homed.sim_cmd("fault shutdown")
     replies = client.replies(3)
     assert all(r.startswith("!! ") for r in replies), replies
@@ -311,7 +326,7 @@ def test_moonraker_gone(homed, client):
     client.ask("G1 X100 F12000")
     client.ask("M400")
     homed.moonraker.kill()
-    wait_for("the shim sees it", lambda: homed.get("/ready")[0] == 503, 5)
+    wait_for("the shim sees it", lambda: homed.get("/ready")[0] == 503)
     before = footprint(homed)
     for line in ("G1 X110", "M400", "M114", "M105", "M800"):
         assert client.ask(line) == ["!! halted by: Klipper is not ready: disconnected"]
@@ -323,6 +338,7 @@ def test_moonraker_gone(homed, client):
     with Lines(homed) as again:
         assert again.ask("M114")[0].startswith("ok C: X:100.0000 ")
         assert again.ask("G1 X105 M400") == ["ok"]
+    still(homed)
     assert axis(homed, "x") == pytest.approx(105, abs=X_STEP)
 
 
@@ -345,10 +361,13 @@ def test_endless_line(homed, client):
     replies = client.replies(2)
     assert replies[0] == "!! the line is longer than 256 bytes" and replies[1].startswith("!! halted by"), replies
     assert rss_kb(homed) - before < 4096
-    client.send(bytes(range(256)) * 64 + b"\n")
-    time.sleep(0.2)
-    client.ask("M999")
-    assert not any(steps(homed, a)["moving"] for a in "xyz")
+    done = footprint(homed)
+    client.send(bytes(range(256)) * 64 + b"\nM999\n")
+    replies = [client.line()]
+    while replies[-1] != "ok":  # of M999, behind the garbage
+        replies.append(client.line())
+    assert len(replies) > 64 and all(r.startswith("!! halted by") for r in replies[:-1]), replies
+    assert footprint(homed) == done
 
 
 def test_half_line_of_a_client_that_goes(homed):
@@ -365,13 +384,13 @@ def test_nc_gets_its_replies(homed):
         c.send("G1 X145 F6000\nM400\nM114\n")
         c.sock.shutdown(1)
         assert c.replies(3)[2].startswith("ok C: X:145.0000 ")
-        assert c.line(5) is None
+        assert c.line() is None
 
 
 def test_client_that_never_reads(homed):
     """It is held up, not we: memory stays, reading stops, REST answers, and M112 of another way still works."""
     with Lines(homed) as c:
-        c.sock.settimeout(0.5)
+        c.sock.settimeout(2)  # nothing goes for so long: it is held up, and not only slow
         before = rss_kb(homed)
         with pytest.raises(TimeoutError):
             for _ in range(20000):
@@ -392,7 +411,7 @@ def test_many_connects(homed):
             with Lines(homed) as other:
                 other.send("G1 X1\n")
         assert c.ask("M114")[0].startswith("ok C:")
-        wait_for("descriptors", lambda: len(list(fds.iterdir())) <= before, 5)
+        wait_for("descriptors", lambda: len(list(fds.iterdir())) <= before)
         assert axis(homed, "x") == pytest.approx(150, abs=X_STEP)
 
 

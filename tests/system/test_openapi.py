@@ -69,7 +69,7 @@ def test_paths_of_the_document_are_served(machine, contract):
 
 def test_docs_are_current():
     """docs/api.md is what the binary prints."""
-    out = subprocess.run([rig.build_dir() / "shim" / "klipperplaced", "--api-docs"], capture_output=True, text=True, check=True, timeout=20).stdout
+    out = subprocess.run([rig.build_dir() / "shim" / "klipperplaced", "--api-docs"], capture_output=True, text=True, check=True, timeout=120).stdout
     assert out == (rig.REPO / "docs" / "api.md").read_text(), "run: build/shim/klipperplaced --api-docs > docs/api.md"
 
 
@@ -132,8 +132,8 @@ def test_drawn_requests(machine, contract, tmp_path):
     leave_out = [a for name in SLOW for a in ("--exclude-operation-id", name)]
     run = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "--config-file", config, "run", tmp_path / "openapi.json", "--url", machine.url, "--max-examples",
-         str(count), "--seed", str(SEED), "--phases", "examples,coverage,fuzzing", "--request-timeout", "30", "--no-color", *leave_out],
-        capture_output=True, text=True, timeout=3600 if rig.long_run() else 120, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+         str(count), "--seed", str(SEED), "--phases", "examples,coverage,fuzzing", "--request-timeout", "120", "--no-color", *leave_out],
+        capture_output=True, text=True, timeout=3600 if rig.long_run() else 900, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     drawn = re.search(r"(\d[\d,]*) generated", run.stdout)
     print(run.stdout[-6000:])
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]

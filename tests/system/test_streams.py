@@ -45,7 +45,7 @@ class Stream:
 
     def close(self):
         self.process.stdin.close()
-        assert self.process.wait(60) == 0
+        assert self.process.wait(300) == 0
 
 
 def escape(text):
