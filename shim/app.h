@@ -74,6 +74,9 @@ void app_asked(struct app *a, const struct kp_queue_entry *entry, const struct k
 bool app_answer(struct app *a, const char *choice);
 struct mr *app_moonraker(struct app *a);
 
+/* What makes coordinates of ours other than the machine's: Klipper has a mesh, skew or twist. False: nothing, out is empty. */
+bool app_bent(const struct app *a, char out[KP_TEXT_MAX]);
+
 /* The text of GET /health, borrowed until the next call; *ready: Klipper can be used. */
 const char *app_health(struct app *a, size_t *n, bool *ready);
 

@@ -3,6 +3,7 @@
  * old value as if it were fresh. */
 #include "app_priv.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -69,6 +70,21 @@ static struct kept *kept_for(struct app *a, const struct kp_call *call)
     }
 }
 
+bool app_bent(const struct app *a, char out[KP_TEXT_MAX])
+{
+    static const struct { const char *section, *word; } rows[] = { /* Klipper does not tell of a section that sets nothing: then the word does */
+        { "bed_mesh", "BED_MESH_CALIBRATE" }, { "skew_correction", "SET_SKEW" }, { "axis_twist_compensation", "AXIS_TWIST_COMPENSATION_CALIBRATE" },
+    };
+    size_t n = 0;
+    out[0] = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (kp_machine_has_section(a->machine, rows[i].section) || kp_machine_has_command(a->machine, kp_str_of(rows[i].word)))
+            n += (size_t)snprintf(out + n, KP_TEXT_MAX - n, "%s [%s]", n ? " and" : "Klipper has", rows[i].section);
+    if (n)
+        snprintf(out + n, KP_TEXT_MAX - n, ": when it is active, heights and places of a job are not where G-code says");
+    return n > 0;
+}
+
 /* Takes data. */
 static void keep(struct app *a, struct kept *k, json_t *data)
 {
@@ -82,6 +98,7 @@ static void keep(struct app *a, struct kept *k, json_t *data)
 
 void app_read_reply(struct app *a, const struct kp_call *call, app_done *done, void *user)
 {
+    static const struct kp_faults none = { .count = 0 };
     struct kept *k = kept_for(a, call);
     bool fresh = state_fresh(a->state);
     if (call->command->strategy != KP_LOCAL)
@@ -92,7 +109,11 @@ void app_read_reply(struct app *a, const struct kp_call *call, app_done *done, v
     }
     if (!k->text || k->generation != a->generation || k->fresh != fresh || (k == &a->status && (k->queue != lane_size(a->lane) || k->running != lane_running(a->lane))))
         keep(a, k, read_data(a, call));
-    app_tell_text(a, done, user, k->text, k->n);
+    char bent[KP_TEXT_MAX];
+    if (k == &a->status && k->text && app_bent(a, bent))
+        done(user, &(struct app_answer){ .faults = &none, .data = k->text, .n = k->n, .warning = bent });
+    else
+        app_tell_text(a, done, user, k->text, k->n);
 }
 
 static bool pin_dirty(const struct app *a, const struct kp_call *call)

@@ -320,21 +320,13 @@ static void on_pushed(void *user)
     each_client(user, gcode_session_pushed);
 }
 
-/* Coordinates of ours are the machine's only while Klipper bends nothing. */
-static void warn_of_transforms(const struct kp_machine *m)
-{
-    static const char *const sections[] = { "bed_mesh", "skew_correction", "axis_twist_compensation" };
-    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
-        if (kp_machine_has_section(m, sections[i]))
-            log_line(LOG_WARNING, "gcode", "klipper has [%s]: when it is active, heights and places of a job are not where G-code says", sections[i]);
-}
-
 static void on_changed(void *user)
 {
     struct gcode_port *p = user;
+    char bent[KP_TEXT_MAX];
     bool ready = kp_machine_klippy_state(app_machine(p->app)) == KP_KLIPPY_READY;
-    if (ready && !p->ready)
-        warn_of_transforms(app_machine(p->app));
+    if (ready && !p->ready && app_bent(p->app, bent))
+        log_line(LOG_WARNING, "gcode", "%s", bent);
     p->ready = ready;
     each_client(p, gcode_session_changed);
 }

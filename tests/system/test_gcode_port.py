@@ -4,6 +4,7 @@
 Invariant: steps, pins and parts are the simulator's; a reply is compared whole.
 """
 import math
+import re
 import time
 
 import pytest
@@ -48,6 +49,16 @@ def no_client(machine):
 
 
 # ---- replays -------------------------------------------------------------------------------------------------------------
+
+def test_page_names_every_command():
+    """docs/openpnp.md has each command that a line may hold, by the table in libkp/modal.c."""
+    table = (rig.REPO / "libkp" / "modal.c").read_text().split("static const struct row rows[]")[1].split("};")[0]
+    classic = [f"{letter}{int(code) // 10}" for letter, code in re.findall(r"KEY\('([GM])', (\d+)\)", table)]
+    named = re.findall(r'{ 0, "(\w+)"', table)
+    page = (rig.REPO / "docs" / "openpnp.md").read_text()
+    assert len(classic) > 35 and len(named) > 5
+    assert [name for name in classic + named if not re.search(rf"`{name}[ `]", page)] == []
+
 
 @pytest.mark.parametrize("name", ["dialect", "errors"])
 def test_golden(client, name):
@@ -436,6 +447,20 @@ def test_actuator_urls(homed):
         for headers in ({"Origin": "http://127.0.0.1"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "pnp.example"}):
             assert ask("a-word/output/valve1/on", headers=headers)[0] == 403, headers
         assert homed.post("/openpnp/a-word/output/valve1/on")[0] == 405
+
+
+# ---- what Klipper makes of coordinates -----------------------------------------------------------------------------------
+
+def test_a_transform_is_told(make_rig):
+    """A skew in printer.cfg: a warning in the log at start and in status, and the port works."""
+    machine = make_rig(klipperplace_extra=openpnp.CONFIG, printer_extra="[skew_correction]\n")
+    told = "Klipper has [skew_correction]: when it is active"
+    wait_for("the log", lambda: told in machine.shim.output())
+    body = helpers.check_envelope(helpers.get(machine, "status"))
+    assert body["status"] == "success" and len(body["warnings"]) == 1 and body["warnings"][0].startswith(told)
+    assert helpers.check_envelope(helpers.get(machine, "position"))["warnings"] == []
+    with Lines(machine) as c:
+        assert c.ask("M115")[-1] == "ok"
 
 
 # ---- with the Klipper extra ----------------------------------------------------------------------------------------------
