@@ -500,15 +500,17 @@ def test_read_while_moving(homed):
     helpers.wait_for("it is told", lambda: ok(get(homed, "position"))["position"]["x"] == 50)
     move = Later(post, homed, "motion/move", {"x": 100, "feedrate": 300, "wait": True})
     helpers.wait_for("the move", lambda: steps(homed)["moving"])
-    seen = []
+    seen, while_moving = [], 0
     while not move.done:
         for path in ("status", "gpio/read_all", "sensor/read_all"):
             ok(get(homed, path))
         seen.append(ok(get(homed, "position")))
+        while_moving += steps(homed)["moving"]
         time.sleep(0.05)
     ok(move.answer())
     live = [p["position"]["x"] for p in seen]
-    assert len(seen) > 4 and live == sorted(live) and 50 <= live[0] and live[-1] <= 100, live
+    assert while_moving > 4, "reads were answered only when it stood"
+    assert live == sorted(live) and 50 <= live[0] and live[-1] <= 100, live
     assert sum(p["commanded"]["x"] == 100 for p in seen) > len(seen) // 2
     helpers.wait_for("the end is told", lambda: ok(get(homed, "position"))["position"]["x"] == 100)
 
