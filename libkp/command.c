@@ -170,7 +170,7 @@ static const struct kp_command rows[] = {
     { KP_MOVE, "move", KP_POST, "motion/move", MOTION, HOMED | KP_EXTRA_AXES | KP_NEEDS_POSITION, ORDINARY, move_params, answer_move,
       "Straight move to machine coordinates." },
     { KP_HOME, "home", KP_POST, "motion/home", MOTION, KP_MOVES | KP_NEEDS_POSITION, 120, home_params, answer_home,
-      "Finds the end switches, Z first, and leaves Z at travel height." },
+      "Finds the end switches, Z first, and leaves Z at travel height. A rotary axis turns to 0 where its angle is known, else it is 0 where it stands." },
     { KP_WAIT, "wait", KP_POST, "motion/wait", SWITCH, wait_params, answer_move, "Answers when all accepted motion has ended." },
     { KP_PICK, "pick", KP_POST, "pnp/pick", MOTION, HOMED | KP_NEEDS_POSITION, ORDINARY, pick_params, answer_pick, "Picks the part under the nozzle." },
     { KP_PLACE, "place", KP_POST, "pnp/place", MOTION, HOMED | KP_NEEDS_POSITION, ORDINARY, place_params, answer_pick,

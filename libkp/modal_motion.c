@@ -271,7 +271,8 @@ enum kp_err modal_offset(struct kp_modal *g)
 static enum kp_err home_plan(struct kp_modal *g)
 {
     size_t i = 0;
-    struct plan p = { .m = g->m, .call = &g->home_call, .f = &g->faults, .s = &g->home };
+    double axis_at[KP_AXES_MAX];
+    struct plan p = { .m = g->m, .call = &g->home_call, .f = &g->faults, .s = &g->home, .axis_at = axis_at };
     while (strcmp(g->home_call.command->params[i].name, "axes") != 0)
         i++;
     struct kp_slot *slot = &g->home_call.slot[i];
@@ -283,6 +284,8 @@ static enum kp_err home_plan(struct kp_modal *g)
     g->home.result = (struct kp_result){ .moved = false };
     g->faults.count = g->faults.dropped = 0;
     memcpy(p.at, g->next.at, sizeof p.at);
+    for (i = 0; i < KP_AXES_MAX; i++)
+        axis_at[i] = modal_homed(g) >> i & 1u ? g->next.at[i] : NAN;
     plan_home(&p);
     return g->faults.count > 0 ? modal_first(g, NULL) : KP_OK;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define DEFAULT_FEEDRATE_MM_MIN 1500.0
+#define TURN_DEG 360.0
 #define AXIS_FAR 1e9 /* past this a coordinate loses the decimals that Klipper keeps */
 
 double plan_round(double v)
@@ -212,10 +213,16 @@ static void note_axis(struct plan *p, int axis, double position, bool homed)
     p->now->axes[p->now->axis_count++] = (struct kp_axis_write){ axis, position, homed };
 }
 
-void plan_axis_zero(struct plan *p, int axis)
+void plan_axis_home(struct plan *p, int axis)
 {
     const struct kp_axis *a = kp_machine_axis(p->m, (size_t)axis);
-    tr_stepper_zero(&p->now->text, a->stepper, true);
+    double at = p->axis_at ? p->axis_at[axis] : a->homed && a->tracked ? a->position : NAN;
+    double to = TURN_DEG * round(at / TURN_DEG);
+    bool known = to > -AXIS_FAR && to < AXIS_FAR;
+    if (known)
+        tr_stepper_move(&p->now->text, a->stepper, to, a->velocity, a->acceleration, true);
+    if (!known || to != 0)
+        tr_stepper_zero(&p->now->text, a->stepper, !known);
     note_axis(p, axis, 0, true);
 }
 

@@ -83,6 +83,7 @@ struct plan {
     double at[3];            /* where the head is at this point of the plan, machine coordinates; NAN: not known */
     double low, high;        /* machine Z where every nozzle is at travel height; infinite where nothing bounds it */
     const char *low_nozzle, *high_nozzle; /* which nozzle is too low below low, above high */
+    const double *axis_at;   /* where extra axes stand at this point, NAN: not known, not homed; NULL: as the machine tells */
     struct kp_nozzle plain;  /* of a machine without nozzles */
 };
 
@@ -111,8 +112,9 @@ void plan_range(struct plan *p, enum kp_err code, const char *field, const char 
 double plan_pin(struct plan *p, int pin, double value, const char *field);
 /* The same for a fan's speed. */
 double plan_fan(struct plan *p, int fan, double speed, const char *field);
-/* An extra axis: told to stand at 0, or moved. `to` is a target, or a distance when relative. */
-void plan_axis_zero(struct plan *p, int axis);
+/* A rotary axis has no end switch: where its angle is known it turns to the nearest whole turn, which is 0 from then on; else it is 0 where it stands. */
+void plan_axis_home(struct plan *p, int axis);
+/* An extra axis: `to` is a target, or a distance when relative. */
 void plan_axis_move(struct plan *p, int axis, double to, bool relative, double speed, const char *field);
 /* Ends a script of moves: the client's state again, and, as asked, the end of motion waited for. */
 void plan_end_move(struct plan *p, bool wait);

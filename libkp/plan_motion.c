@@ -204,7 +204,7 @@ void plan_home(struct plan *p)
         home_kinematic(p, asked[0], asked[1], asked[2]);
     for (size_t i = 0; (a = kp_machine_axis(p->m, i)); i++)
         if (a->extra && a->rotary && (p->s->result.homed >> i & 1u))
-            plan_axis_zero(p, (int)i);
+            plan_axis_home(p, (int)i);
     plan_end_move(p, true);
 }
 

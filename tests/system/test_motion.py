@@ -152,6 +152,11 @@ def test_extra_axis(homed):
     go(homed, a=-45, relative=True, feedrate=20000)
     after = homed.sim_cmd("status")["nozzles"]["n1"]["rot"]
     assert (after - before - (-15) + 180) % 360 - 180 == pytest.approx(0, abs=0.06)
+    go(homed, a=400, feedrate=20000)
+    ok(post(homed, "motion/home", {"axes": ["a"]}))  # back to where 0 was, by the shorter way
+    assert (homed.sim_cmd("status")["nozzles"]["n1"]["rot"] - before + 180) % 360 - 180 == pytest.approx(0, abs=0.06)
+    go(homed, a=20, feedrate=20000)
+    assert (homed.sim_cmd("status")["nozzles"]["n1"]["rot"] - before - 20 + 180) % 360 - 180 == pytest.approx(0, abs=0.06)
     go(homed, a=0, feedrate=20000)
 
 

@@ -272,7 +272,7 @@ static void own_home_script(void **state)
     send_text("G28\n");
     work();
     assert_string_equal(replies(), "ok\n");
-    assert_true(strncmp(p.log, "HOME_ALL; G28 Z; MANUAL_STEPPER STEPPER=rotation1 ENABLE=1 SET_POSITION=0; M400\n", 78) == 0);
+    assert_true(strncmp(p.log, "HOME_ALL; G28 Z; MANUAL_STEPPER STEPPER=rotation1 MOVE=0 SPEED=360 ACCEL=3600 SYNC=1; M400\n", 91) == 0);
     p.log[0] = 0;
     send_text("G28 X\n");
     work();
