@@ -285,8 +285,9 @@ def position(machine):
 
 
 def unhome(machine):
-    """Motors off, and the shim knows."""
+    """Motors off at the microcontroller, which is later than Klipper says so, and the shim knows."""
     machine.gcode("M84")
+    wait_for("motors off", lambda: all(p["value"] for name, p in machine.sim_cmd("status")["pins"].items() if name.startswith("PH")))  # active low
     wait_for("unhomed", lambda: not {"x", "y", "z"} & set(position(machine)["homed_axes"]))
 
 
