@@ -144,7 +144,7 @@ class Client:
             except socket.timeout:
                 pass
 
-    def wait_for_line(self, line, timeout=5.0):
+    def wait_for_line(self, line, timeout=30.0):
         """Waits for a console line that begins so."""
         deadline = time.monotonic() + timeout
         while not any(m == "notify_gcode_response" and p[0].startswith(line) for m, p in self.heard):

@@ -55,7 +55,7 @@ class Client:
         self.ws = self.context.enter_context(connect(f"ws://127.0.0.1:{machine.port}/ws/v1{query}", compression=None, **options))
         self.ids = itertools.count(1)
         self.told, self.state, self.responses = [], {}, {}
-        self.hello = json.loads(self.ws.recv(timeout=5))
+        self.hello = json.loads(self.ws.recv(timeout=30))
 
     def __enter__(self):
         return self
@@ -75,7 +75,7 @@ class Client:
             return None
         return message
 
-    def read(self, timeout=5.0):
+    def read(self, timeout=30.0):
         """The next message that is no notification."""
         deadline = time.monotonic() + timeout
         while True:
@@ -114,10 +114,10 @@ class Client:
         for kind in kinds:
             self.state.pop(kind, None)
         result = self.ask("subscribe", {"events": list(kinds)})
-        self.until(lambda: all(kind in self.state for kind in kinds), 3)
+        self.until(lambda: all(kind in self.state for kind in kinds))
         return result
 
-    def until(self, ready, timeout=10.0):
+    def until(self, ready, timeout=30.0):
         """Takes messages until ready()."""
         deadline = time.monotonic() + timeout
         while not ready():

@@ -8,6 +8,8 @@ import http.client
 import json
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -19,6 +21,7 @@ FAST = 12000  # mm/min, for moves whose speed does not matter
 X_STEP = 0.0125  # mm, of world.txt
 TIP = 32.0  # mm, of world.txt: height of both tips at Z 0
 PART_MM, PART_DEG = 0.02, 1.0  # how exactly a part must lie
+AT_ONCE_S = 4.0  # an answer that waits for nobody, on a very slow machine; less than any deadline of ours, the shortest is 5 s
 
 # The error codes of the contract and their HTTP status.
 CODES = {
@@ -137,6 +140,15 @@ def raw(machine, data, timeout=10.0, until=None):
         return read_answers(s, until)
 
 
+def at_once(machine, *requests):
+    """The answers (status, body) of requests that were all sent before the first was read, each on a connection of its own."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_connection(("127.0.0.1", machine.port), timeout=60)) for _ in requests]
+        for s, request in zip(sockets, requests):
+            s.sendall(request)
+        return [(status, json.loads(body)) for s in sockets for status, _, body in read_answers(s, 1)]
+
+
 def read_answers(s, count=None):
     """HTTP answers from a socket: [(status, headers, body bytes)], `count` of them or all until it closes."""
     f, out = s.makefile("rb"), []
@@ -161,8 +173,8 @@ def http_text(method, path, body=b"", headers=()):
     return "\r\n".join([*lines, *headers, "", ""]).encode() + body
 
 
-def wait_for(what, ready, timeout=20.0, every=0.02):
-    """Polls until ready() is true; returns what it returned."""
+def wait_for(what, ready, timeout=30.0, every=0.02):
+    """Polls until ready() is true; returns what it returned. The time is that of a very slow machine, unless a bound is what a test shows."""
     deadline = time.monotonic() + timeout
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException, rig.RpcError, KeyError, TypeError):
@@ -181,6 +193,54 @@ def quickest(action, tries=10):
         action()
         seconds.append(time.monotonic() - began)
     return min(seconds)
+
+
+def pushes(machine, count=2):
+    """Waits for so many further pushes of Klipper: what was on its way has been told."""
+    seen = set()
+    wait_for(f"{count} pushes", lambda: seen.add(ok(get(machine, "position"))["timestamp"]) or len(seen) > count)
+
+
+STALLS = """
+import os, sys, time
+parent = os.getppid()
+print("ready", flush=True)
+while os.getppid() == parent:
+    t = time.monotonic()
+    time.sleep(0.002)
+    gap = time.monotonic() - t
+    if gap > 0.010:
+        print(t, gap, flush=True)
+"""
+
+
+class Stalls:
+    """How long this machine lets a process wait for its turn. A request passes four processes on its way to the motors, and each may be held as long as this
+    one was: that is the machine's time, not ours. On a machine that is not busy it is nothing."""
+    HOPS = 4
+
+    def __enter__(self):
+        self.process = subprocess.Popen([sys.executable, "-c", STALLS], stdout=subprocess.PIPE, text=True)
+        self.seen = []
+        self.process.stdout.readline()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+        return self
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.seen.append(tuple(map(float, line.split())))
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        self.reader.join()
+        self.process.stdout.close()
+
+    def allowed(self, since, seconds):
+        """To add to a bound of so many seconds since then; call it when they have passed."""
+        time.sleep(max(0, since + seconds + 0.05 - time.monotonic()))
+        return self.HOPS * max([gap for at, gap in list(self.seen) if at + gap >= since and at <= since + seconds], default=0)
 
 
 # ---- the simulated machine -----------------------------------------------------------------------------------------------
@@ -270,11 +330,11 @@ def make_ready(machine):
     for part in machine.parts:
         if not part.alive:
             part.start()
-    mcu = wait_for("the simulated machine", lambda: machine.sim_cmd("status"), 15)["mcu"]
+    mcu = wait_for("the simulated machine", lambda: machine.sim_cmd("status"))["mcu"]
     if mcu["shutdown"] or not mcu["configured"]:
-        wait_for("Klipper sees its microcontroller", lambda: machine.klippy_state()[0] != "ready", 10)
+        wait_for("Klipper sees its microcontroller", lambda: machine.klippy_state()[0] != "ready")
     state = wait_for("Klipper", lambda: machine.klippy_state()[0] in ("ready", "shutdown", "error") and machine.klippy_state()[0], 20)
-    wait_for("the shim", lambda: machine.get("/health")[1]["klipper"] == state, 10)
+    wait_for("the shim", lambda: machine.get("/health")[1]["klipper"] == state)
     if state != "ready" or ok(get(machine, "status", timeout=10))["safety"]["emergency_stop_active"]:
         ok(post(machine, "system/reset", timeout=40))
     machine.wait_ready(20)
@@ -288,6 +348,8 @@ def unhome(machine):
     """Motors off at the microcontroller, which is later than Klipper says so, and the shim knows."""
     machine.gcode("M84")
     wait_for("motors off", lambda: all(p["value"] for name, p in machine.sim_cmd("status")["pins"].items() if name.startswith("PH")))  # active low
+
+
     wait_for("unhomed", lambda: not {"x", "y", "z"} & set(position(machine)["homed_axes"]))
 
 
