@@ -494,7 +494,8 @@ struct kp_safety_event {
 };
 /* The i-th event, the last one first; NULL past the last of KP_EVENTS_MAX. Borrowed until the next event. */
 KP_API const struct kp_safety_event *kp_safety_event(const struct kp_machine *m, size_t i);
-/* An event of the last run, the oldest first and before any new one: ids go on behind it. Nobody is told of it. */
+/* An event of the last run, the oldest first and before any new one: ids go on behind it, and a stop that no RELEASE follows is latched as it was. Nobody is
+ * told of it. */
 KP_API void kp_safety_restore(struct kp_machine *m, const struct kp_safety_event *event);
 /* Calls told for every new event, from inside the call that makes it; told must not call back into m but to read. NULL: nobody. */
 KP_API void kp_safety_listen(struct kp_machine *m, void (*told)(void *context, const struct kp_safety_event *event), void *context);

@@ -126,6 +126,8 @@ void kp_machine_refresh(struct kp_machine *m);
 
 /* safety.c: latches or releases by what Klipper says about itself now. */
 void kp_safety_observe(struct kp_machine *m);
+/* safety.c: how an event of the last run leaves the latch. */
+void kp_latch_restore(struct kp_machine *m, const struct kp_safety_event *event);
 /* monitor.c: Klipper left the ready state, or came into it; called while what was known still is. */
 void kp_monitor_klippy(struct kp_machine *m, enum kp_klippy to);
 /* monitor.c: adds an event to the ring and tells it. */

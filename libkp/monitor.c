@@ -65,6 +65,7 @@ void kp_safety_restore(struct kp_machine *m, const struct kp_safety_event *event
         return;
     m->event_count = event->id;
     m->events[(event->id - 1) % KP_EVENTS_MAX] = *event;
+    kp_latch_restore(m, event);
 }
 
 void kp_safety_listen(struct kp_machine *m, void (*told)(void *context, const struct kp_safety_event *event), void *context)

@@ -73,6 +73,18 @@ void kp_safety_latch(struct kp_machine *m, bool ours, const char *reason)
     latch_step(m, ours ? KP_LE_ASKED : KP_LE_SEEN, reason ? reason : "");
 }
 
+/* The events of the last run tell how its latch stood. A stop that was only seen has Klipper's words, and goes when Klipper is ready. */
+void kp_latch_restore(struct kp_machine *m, const struct kp_safety_event *event)
+{
+    if (event->cause != KP_CAUSE_STOP && event->cause != KP_CAUSE_RELEASE)
+        return;
+    bool stop = event->cause == KP_CAUSE_STOP;
+    m->latch = !stop ? KP_LATCH_FREE : stop_was_asked(event->text) ? KP_LATCH_SEEN : KP_LATCH_OURS;
+    m->reason[0] = 0;
+    if (stop)
+        memcpy(m->reason, event->text, sizeof m->reason);
+}
+
 void kp_safety_release(struct kp_machine *m)
 {
     latch_step(m, KP_LE_RELEASE, "");

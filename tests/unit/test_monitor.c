@@ -348,7 +348,7 @@ static void test_restore(void **state)
     (void)state;
     struct kp_config *c = kp_config_new();
     struct kp_machine *m = kp_machine_new(c);
-    struct kp_safety_event old = { .level = KP_EMERGENCY, .cause = KP_CAUSE_STOP, .text = "of the last run", .got = NAN, .limit = NAN };
+    struct kp_safety_event old = { .level = KP_CRITICAL, .cause = KP_CAUSE_CUT_MOVING, .text = "of the last run", .got = NAN, .limit = NAN };
     enum kp_cause cause;
     enum kp_level level;
     assert_null(kp_safety_event(m, 0));
@@ -372,12 +372,44 @@ static void test_restore(void **state)
     kp_config_free(c);
 }
 
+/* The latch is as the last run left it: a stop that was asked of us holds whatever Klipper does, one that was only seen goes with a Klipper that is ready. */
+static void test_restore_latch(void **state)
+{
+    static const struct { enum kp_cause cause; const char *text; bool latched, latched_when_ready; } rows[] = {
+        { KP_CAUSE_STOP, "operator", true, true },
+        { KP_CAUSE_STOP, "Shutdown due to webhooks request", true, false },
+        { KP_CAUSE_RELEASE, "the emergency stop is released", false, false },
+        { KP_CAUSE_CUT_MOVING, "of something else", false, false },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_config *c = kp_config_new();
+        struct kp_machine *m = kp_machine_new(c);
+        struct kp_safety_event old = { .id = 1, .level = KP_EMERGENCY, .cause = KP_CAUSE_STOP, .text = "before", .got = NAN, .limit = NAN };
+        if (rows[i].cause == KP_CAUSE_RELEASE)
+            kp_safety_restore(m, &old);
+        old.id = 2, old.cause = rows[i].cause;
+        strcpy(old.text, rows[i].text);
+        kp_safety_restore(m, &old);
+        assert_int_equal(kp_safety_latched(m), rows[i].latched);
+        assert_string_equal(kp_safety_reason(m), rows[i].latched ? rows[i].text : "");
+        kp_machine_moonraker(m, true);
+        kp_machine_klippy(m, KP_KLIPPY_READY, NULL);
+        assert_int_equal(kp_safety_latched(m), rows[i].latched_when_ready);
+        assert_int_equal(kp_safety_reset(m, 1, NULL), KP_OK);
+        assert_false(kp_safety_latched(m));
+        assert_int_equal(kp_safety_event(m, 0)->cause, rows[i].latched ? KP_CAUSE_RELEASE : rows[i].cause);
+        kp_machine_free(m);
+        kp_config_free(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table), cmocka_unit_test(test_causes), cmocka_unit_test(test_over), cmocka_unit_test(test_latched_already),
         cmocka_unit_test(test_positions), cmocka_unit_test(test_temperatures), cmocka_unit_test(test_due), cmocka_unit_test(test_events),
-        cmocka_unit_test(test_lost), cmocka_unit_test(test_restore),
+        cmocka_unit_test(test_lost), cmocka_unit_test(test_restore), cmocka_unit_test(test_restore_latch),
     };
     return cmocka_run_group_tests_name("monitor", tests, NULL, NULL);
 }
