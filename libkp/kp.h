@@ -389,6 +389,8 @@ KP_API void kp_machine_pin_written(struct kp_machine *m, int pin, double value, 
 /* A script of ours that may have moved the toolhead was answered, and ends at xyz; NULL: where only Klipper knows. Until the first push after now_ms
  * kp_machine_commanded gives that place: pushes hold what changed since the last one, so it is kept beside what they told and never mixed with it. */
 KP_API void kp_machine_moved(struct kp_machine *m, const double *xyz, int64_t now_ms);
+/* Klipper's answer to a question of asked_ms has been fed, and it tells where the toolhead goes: a script of ours that was answered before is older. */
+KP_API void kp_machine_asked(struct kp_machine *m, int64_t asked_ms);
 /* True while kp_machine_commanded gives the end of our own last script. */
 KP_API bool kp_machine_left(const struct kp_machine *m);
 

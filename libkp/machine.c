@@ -469,6 +469,12 @@ void kp_machine_moved(struct kp_machine *m, const double *xyz, int64_t now_ms)
     m->left_ms = now_ms;
 }
 
+void kp_machine_asked(struct kp_machine *m, int64_t asked_ms)
+{
+    if (asked_ms > m->left_ms)
+        m->left.told = false;
+}
+
 bool kp_machine_left(const struct kp_machine *m)
 {
     return m->left.told;

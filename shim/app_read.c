@@ -153,6 +153,7 @@ static void on_refreshed(void *user, enum kp_err how)
     app_request_fail_with(r, away ? away : how, words, NULL);
 }
 
+/* What a live read asks for, for state_refresh. */
 static const char *live_object(const struct app *a, const struct kp_call *call)
 {
     const struct kp_pin *p;
@@ -161,7 +162,7 @@ static const char *live_object(const struct app *a, const struct kp_call *call)
         p = kp_machine_pin(a->machine, (size_t)call->slot[0].index);
         return p->kind == KP_PIN_ENDSTOP ? "query_endstops" : p->object;
     case KP_SENSOR_READ: return kp_machine_sensor(a->machine, (size_t)call->slot[0].index)->object;
-    default: return "motion_report";
+    default: return "motion_report\ntoolhead\ngcode_move";
     }
 }
 

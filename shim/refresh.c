@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Questions about single objects, for state.c. Invariant: of one object at most one is under way; who asks meanwhile shares the next one, since what that
- * tells is from after they asked. */
+/* Questions about objects of Klipper's status, for state.c. Invariant: of the same objects at most one is under way; who asks meanwhile shares the next one,
+ * since what that tells is from after they asked. */
 #include "refresh.h"
 
 #include <stdlib.h>
@@ -19,8 +19,9 @@ struct refresh {
     struct loop_timer *again;         /* the next retry, while it waits for that */
     bool waits;
     int64_t timeout_ms, deadline_ms;  /* of the question under way, its retries included */
+    int64_t asked_ms;                 /* when it was last sent */
     unsigned retries;
-    char object[];
+    char objects[];
 };
 
 struct refreshes {
@@ -93,7 +94,7 @@ static void on_query(void *user, const struct mr_reply *r)
         no_answer(q, query, r);
         return;
     }
-    q->all->fed(q->all->user, q->object, json_object_get(r->result, "eventtime"), json_object_get(r->result, "status"));
+    q->all->fed(q->all->user, q->asked_ms, json_object_get(r->result, "eventtime"), json_object_get(r->result, "status"));
     ended(q, KP_OK);
 }
 
@@ -103,9 +104,14 @@ static int64_t left_ms(const struct refresh *q)
     return left > 0 ? left : 1; /* 0 would be no deadline */
 }
 
-static json_t *one_object(const char *object)
+static json_t *question(const char *names)
 {
-    return json_pack("{s:{s:n}}", "objects", object);
+    json_t *objects = json_object();
+    for (size_t n; *names; names += n + (names[n] == '\n')) {
+        n = strcspn(names, "\n");
+        json_object_setn_new(objects, names, n, json_null());
+    }
+    return json_pack("{s:o}", "objects", objects);
 }
 
 /* The extra's answer; an error of its own is no reason not to ask Klipper as without it. */
@@ -116,7 +122,7 @@ static void on_read(void *user, const struct mr_reply *r)
         extra_read_failed(q->all->extra, r->message);
     if (r->outcome == MR_OK)
         on_query(q, r);
-    else if ((r->outcome != MR_ERROR && r->outcome != MR_OPEN) || !mr_call(q->all->mr, query, one_object(q->object), left_ms(q), on_query, q))
+    else if ((r->outcome != MR_ERROR && r->outcome != MR_OPEN) || !mr_call(q->all->mr, query, question(q->objects), left_ms(q), on_query, q))
         no_answer(q, EXTRA_READ, r);
 }
 
@@ -131,7 +137,7 @@ static void on_endstops(void *user, const struct mr_reply *r)
             json_object_set_new(last, name, json_integer(json_is_string(answer) && strcmp(json_string_value(answer), "open") != 0));
     json_t *status = json_pack("{s:{s:o}}", "query_endstops", "last_query", last);
     if (r->outcome == MR_OK && status)
-        q->all->fed(q->all->user, q->object, NULL, status);
+        q->all->fed(q->all->user, q->asked_ms, NULL, status);
     json_decref(status);
     if (r->outcome == MR_OK)
         ended(q, KP_OK);
@@ -144,10 +150,11 @@ static void send_it(struct refresh *q)
     struct refreshes *all = q->all;
     bool now = extra_reads(all->extra);
     uint64_t id;
-    if (!strcmp(q->object, "query_endstops")) /* its status holds only what was last asked */
+    q->asked_ms = loop_now_ms();
+    if (!strcmp(q->objects, "query_endstops")) /* its status holds only what was last asked */
         id = mr_call(all->mr, endstops, NULL, left_ms(q), on_endstops, q);
     else
-        id = mr_call(all->mr, now ? EXTRA_READ : query, one_object(q->object), left_ms(q), now ? on_read : on_query, q);
+        id = mr_call(all->mr, now ? EXTRA_READ : query, question(q->objects), left_ms(q), now ? on_read : on_query, q);
     if (!id)
         ended(q, KP_TIMEOUT);
 }
@@ -159,14 +166,14 @@ static void on_again(void *user)
     send_it(q);
 }
 
-static struct refresh *refresh_new(struct refreshes *r, const char *object, int64_t timeout_ms)
+static struct refresh *refresh_new(struct refreshes *r, const char *objects, int64_t timeout_ms)
 {
-    size_t n = strlen(object) + 1;
+    size_t n = strlen(objects) + 1;
     struct refresh *q = malloc(sizeof *q + n);
     if (!q)
         return NULL;
     *q = (struct refresh){ .all = r, .next = r->first, .timeout_ms = timeout_ms };
-    memcpy(q->object, object, n);
+    memcpy(q->objects, objects, n);
     if (!(q->again = loop_timer_new(r->loop, on_again, q))) {
         free(q);
         return NULL;
@@ -199,14 +206,14 @@ void refreshes_down(struct refreshes *r)
             loop_timer_set(q->again, 0);
 }
 
-void refresh_object(struct refreshes *r, const char *object, int64_t timeout_ms, refresh_done *done, void *user)
+void refresh_objects(struct refreshes *r, const char *objects, int64_t timeout_ms, refresh_done *done, void *user)
 {
     struct asker *a = malloc(sizeof *a);
     struct refresh *q = r->first;
-    while (q && strcmp(q->object, object))
+    while (q && strcmp(q->objects, objects))
         q = q->next;
     bool under_way = q != NULL;
-    if (!a || (!q && !(q = refresh_new(r, object, timeout_ms)))) {
+    if (!a || (!q && !(q = refresh_new(r, objects, timeout_ms)))) {
         free(a);
         done(user, KP_TIMEOUT);
         return;

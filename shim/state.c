@@ -440,17 +440,22 @@ void state_extra_metrics(const struct state *s, struct metrics_extra *out)
 
 /* ---- one object, now ---- */
 
-static void on_fed(void *user, const char *object, json_t *eventtime, json_t *status)
+static void on_fed(void *user, int64_t asked_ms, json_t *eventtime, json_t *status)
 {
     struct state *s = user;
+    const char *object;
+    json_t *fields;
     if (eventtime)
-        json_object_set(s->read_at, object, eventtime);
+        json_object_foreach(status, object, fields)
+            json_object_set(s->read_at, object, eventtime);
     feed_status(s, status);
+    if (json_object_get(status, "gcode_move"))
+        kp_machine_asked(s->machine, asked_ms);
 }
 
-void state_refresh(struct state *s, const char *object, int64_t timeout_ms, refresh_done *done, void *user)
+void state_refresh(struct state *s, const char *objects, int64_t timeout_ms, refresh_done *done, void *user)
 {
-    refresh_object(s->refreshes, object, timeout_ms, done, user);
+    refresh_objects(s->refreshes, objects, timeout_ms, done, user);
 }
 
 /* ---- its life ---- */

@@ -40,8 +40,8 @@ json_t *state_extra(const struct state *s);
 void state_extra_metrics(const struct state *s, struct metrics_extra *out);
 /* Where the extra answers at once: everything that is subscribed is asked for in_ms from now, and fed as a push is. Else nothing: the next push comes by itself. */
 void state_look(struct state *s, int64_t in_ms);
-/* Asks Klipper for one object now (a ms with the extra, else up to a tick of 250 ms); who asks for it while that is under way shares the next question.
- * When it failed on a live connection it is asked again, within timeout_ms. done comes exactly once. */
-void state_refresh(struct state *s, const char *object, int64_t timeout_ms, refresh_done *done, void *user);
+/* Asks Klipper for one object, or for several with a newline between them, now (a ms with the extra, else up to a tick of 250 ms); who asks for the same while
+ * that is under way shares the next question. When it failed on a live connection it is asked again, within timeout_ms. done comes exactly once. */
+void state_refresh(struct state *s, const char *objects, int64_t timeout_ms, refresh_done *done, void *user);
 
 #endif

@@ -110,6 +110,15 @@ def test_commands_do_not_wait_for_a_tick(machine):
     assert sorted(took)[4] < 2 * 0.100 + 0.05, took
 
 
+def test_a_live_position_is_of_now(machine):
+    """Where others send the head is told before Klipper's push, also right behind a move of ours."""
+    for i in range(6):
+        ok(post(machine, "motion/move", {"x": 100, "feedrate": 12000, **({"wait": True} if i % 2 else {})}))
+        machine.gcode(f"G90\nG1 X{110 + i} F12000")
+        assert ok(get(machine, "position?live=true"))["commanded"]["x"] == 110 + i
+        machine.gcode("M400")
+
+
 def test_margin_is_told(machine):
     """A stall of Klipper that eats most of the lead while it works on a script: told by the status and by the log."""
     for i in range(10):  # one is enough; a busy machine may come too late to stop it in time

@@ -291,6 +291,11 @@ static void test_left(void **state)
     kp_machine_moved(m, (double[]){ 70, 50, 0 }, 300);
     kp_machine_moved(m, NULL, 300);
     assert_true(!kp_machine_left(m) && kp_machine_commanded(m, xyz) && xyz[0] == 60);
+    kp_machine_moved(m, (double[]){ 70, 50, 0 }, 320);
+    kp_machine_asked(m, 320);
+    assert_true(kp_machine_left(m)); /* asked before the script was answered */
+    kp_machine_asked(m, 321);
+    assert_true(!kp_machine_left(m) && kp_machine_commanded(m, xyz) && xyz[0] == 60);
     kp_machine_moved(m, (double[]){ 70, 50, 0 }, 400);
     kp_machine_klippy(m, KP_KLIPPY_SHUTDOWN, "");
     assert_false(kp_machine_left(m));
