@@ -131,8 +131,8 @@ const struct kp_field answer_stop[] = {
 const struct kp_field answer_pause[] = { FLAG("paused", "The queue is held."), END };
 const struct kp_field answer_resume[] = { FLAG("resumed", "The queue goes on."), END };
 const struct kp_field answer_reset[] = {
-    FLAG("reset_complete", "Klipper is ready and the stop is cleared."), TEXT("homed_axes", KP_LIST, "None: home again."),
-    NUM("execution_time", "s", 0, "Until Klipper was ready."),
+    FLAG("reset_complete", "Klipper is ready and the stop is cleared."), TEXT("homed_axes", KP_LIST, "None after a restart: home again."),
+    FLAG("paused", "The queue is held until system/resume."), NUM("execution_time", "s", 0, "Until Klipper was ready."),
     END };
 
 static const struct kp_field event_fields[] = {

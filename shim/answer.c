@@ -219,6 +219,11 @@ json_t *answer_position(const struct kp_machine *m, const struct answer_time *t)
                      axis_names(m, true, 0), "limits", limits, "stale", !t->fresh, "timestamp", stamp(t));
 }
 
+json_t *answer_homed(const struct kp_machine *m)
+{
+    return axis_names(m, true, 0);
+}
+
 json_t *answer_klipper(const struct kp_machine *m, const char *words)
 {
     return json_pack("{s:s,s:s}", "state", kp_klippy_name(kp_machine_klippy_state(m)), "message", words ? words : kp_machine_klippy_message(m));

@@ -55,6 +55,8 @@ json_t *answer_version(void);
 json_t *answer_health(const struct kp_machine *m, bool second_way, bool fresh);
 /* Of a command that went through the lane and worked. */
 json_t *answer_done(const struct kp_machine *m, const struct kp_call *call, const struct lane_outcome *o);
+/* ["x", "y"]: the axes that are homed. */
+json_t *answer_homed(const struct kp_machine *m);
 /* {"state", "message"} of Klipper; words NULL: its own state message. */
 json_t *answer_klipper(const struct kp_machine *m, const char *words);
 

@@ -77,7 +77,8 @@ static void release(struct app *a)
         if (held)
             app_request_fail_with(r, e.code, e.message, NULL);
         else
-            app_request_done(r, json_pack("{s:b,s:[],s:f}", "reset_complete", 1, "homed_axes", "execution_time", app_request_seconds(r)));
+            app_request_done(r, json_pack("{s:b,s:o,s:b,s:f}", "reset_complete", 1, "homed_axes", answer_homed(a->machine), "paused", jobs_held(a->jobs),
+                                          "execution_time", app_request_seconds(r)));
 }
 
 static void on_restart(void *user, const struct mr_reply *reply)

@@ -9,14 +9,17 @@ import pytest
 
 import helpers
 import rig
-from helpers import FAST, Later, axis, get, go, nothing_reaches_klipper, ok, pin, post, refused, steps, still, wait_for
+from helpers import FAST, Later, Stalls, axis, get, go, nothing_reaches_klipper, ok, pin, post, refused, steps, still, wait_for
 
-LATEST_S = 0.1  # the issue's bound
+LATEST_S = 0.1   # the issue's bound
+SECOND_S = 0.4   # that of the second way
+CONFIRM_S = 3.0  # how long the shim waits for a confirmation here
+SECOND_WAY_S = 0.25  # Moonraker has so long to confirm
 
 
 @pytest.fixture(scope="module")
 def machine():
-    with rig.Rig(klipperplace_extra="[safety]\nemergency_stop_timeout: 1") as r:
+    with rig.Rig(klipperplace_extra=f"[safety]\nemergency_stop_timeout: {CONFIRM_S}") as r, Stalls() as r.stalls:
         yield r
 
 
@@ -34,29 +37,35 @@ def stop(machine, reason="test"):
     asked = time.monotonic()
     data = ok(post(machine, "system/emergency_stop", {"reason": reason}))
     assert data["emergency_stop_active"] is True and data["reason"] == reason
-    assert data["confirmed_by"] == "moonraker"
-    assert 0 <= data["latency"] < 5
+    assert data["confirmed_by"] == "moonraker" or data["latency"] >= SECOND_WAY_S
+    assert 0 <= data["latency"] <= CONFIRM_S + 0.1
     return asked
 
 
-def stopped(machine, asked):
-    """Nothing stepped later than the bound, the microcontroller is shut down, and it stays so."""
-    time.sleep(max(0, asked + LATEST_S - time.monotonic()))
-    mcu = machine.sim_cmd("status")["mcu"]
-    assert mcu["shutdown"], mcu
+def in_time(machine, asked, bound=LATEST_S):
+    """The microcontroller was shut down, and nothing stepped, later than the bound and what this machine had its processes wait. Returns the latest time."""
+    wait_for("the microcontroller", lambda: machine.sim_cmd("status")["mcu"]["shutdown"])
+    latest = asked + bound + machine.stalls.allowed(asked, bound)
     at = [e["t"] for e in machine.events("shutdown")][-1]
-    assert at - asked <= LATEST_S
-    assert helpers.last_step(machine) - asked <= LATEST_S
+    assert at <= latest, f"{at - asked:.3f} s after the request, at most {latest - asked:.3f}"
+    assert helpers.last_step(machine) <= latest, f"a step {helpers.last_step(machine) - asked:.3f} s after the request, at most {latest - asked:.3f}"
+    return latest
+
+
+def stopped(machine, asked):
+    """It stopped in time, and it stays so. Returns the latest time it had."""
+    latest = in_time(machine, asked)
     before = helpers.footprint(machine)
     time.sleep(0.3)
     assert helpers.footprint(machine) == before
     assert safety(machine) == {"level": "emergency", "emergency_stop_active": True}
+    return latest
 
 
 def long_move(machine):
-    """A move of four seconds that is under way."""
+    """A move of thirteen seconds that is under way."""
     go(machine, x=20, y=50)
-    move = Later(post, machine, "motion/move", {"x": 220, "feedrate": 3000, "wait": True})
+    move = Later(post, machine, "motion/move", {"x": 220, "feedrate": 900, "wait": True})
     wait_for("the move", lambda: axis(machine, "x") > 25)
     return move
 
@@ -67,7 +76,7 @@ def test_stop_in_a_move(homed):
     asked = stop(homed)
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")  # the very next one
     stopped(homed, asked)
-    refused(move.answer(5), "EMERGENCY_STOP_ACTIVE")
+    refused(move.answer(), "EMERGENCY_STOP_ACTIVE")
     assert axis(homed, "x") < 60
     for command, body in (("motion/move", {"x": 30}), ("motion/home", {}), ("gpio/write", {"pin": "valve1", "value": 1}), ("vacuum/on", {}), ("pnp/pick", {}),
                           ("feeder/advance", {"feeder": "feeder1", "distance": 4}), ("motion/wait", {})):
@@ -87,8 +96,8 @@ def test_reset_brings_it_back(homed):
     stop(homed)
     boots = homed.sim_cmd("status")["mcu"]["boots"]
     data = ok(post(homed, "system/reset"))
-    assert data["reset_complete"] is True
-    homed.wait_klipper_ready(2)  # Moonraker may learn it a little later
+    assert data["reset_complete"] is True and data["paused"] is True and not {"x", "y", "z"} & set(data["homed_axes"])
+    homed.wait_klipper_ready(20)  # Moonraker may learn it a little later
     assert homed.sim_cmd("status")["mcu"]["boots"] > boots
     assert safety(homed)["emergency_stop_active"] is False
     assert homed.get("/ready")[0] == 200
@@ -121,13 +130,13 @@ def test_who_waited_is_answered(homed):
     move = long_move(homed)
     waiting = [Later(post, homed, "motion/move", {"x": 30, "feedrate": FAST}), Later(post, homed, "gpio/write", {"pin": "valve1", "value": 1}),
                Later(post, homed, "pnp/pick"), Later(post, homed, "motion/wait")]
-    wait_for("they wait", lambda: ok(get(homed, "status"))["queue"]["size"] == 5, 2)
+    wait_for("they wait", lambda: ok(get(homed, "status"))["queue"]["size"] == 5)
     since = time.time()
     asked = stop(homed)
-    refused(move.answer(5), "EMERGENCY_STOP_ACTIVE")
+    refused(move.answer(), "EMERGENCY_STOP_ACTIVE")
     for later in waiting:
-        refused(later.answer(5), "CANCELLED")
-        assert later.t - asked < 5
+        refused(later.answer(), "CANCELLED")
+        assert later.t - asked < 10  # not after their own deadlines
     stopped(homed, asked)
     assert ok(get(homed, "status"))["queue"]["size"] == 0
     ok(post(homed, "system/reset"))
@@ -140,7 +149,7 @@ def test_accepted_moves_do_not_go_on_after_the_reset(homed):
     """A queue of moves that Klipper had accepted is gone with the stop."""
     go(homed, x=20, y=50)
     for x in (80, 140, 200):
-        ok(post(homed, "motion/move", {"x": x, "feedrate": 3000}))
+        ok(post(homed, "motion/move", {"x": x, "feedrate": 1500}))
     wait_for("the moves", lambda: axis(homed, "x") > 25)
     asked = stop(homed)
     stopped(homed, asked)
@@ -153,14 +162,14 @@ def test_accepted_moves_do_not_go_on_after_the_reset(homed):
 def test_stop_in_a_pick(homed):
     """Vacuum off at the microcontroller within the bound, whatever the sequence was about to do."""
     homed.sim_cmd("add_part e1 x=60 y=60 z=1 thick=0.5")
-    whole = Later(post, homed, "pnp/pick_and_place", {"x": 60, "y": 60, "place_x": 130, "place_y": 130, "nozzle": "N1", "feedrate": FAST})
-    homed.sim_cmd("wait_pin n1.valve 1 8000")
+    whole = Later(post, homed, "pnp/pick_and_place", {"x": 60, "y": 60, "place_x": 130, "place_y": 130, "nozzle": "N1", "feedrate": 2000})
+    homed.sim_cmd("wait_pin n1.valve 1 20000", timeout=25)
     asked = stop(homed)
-    stopped(homed, asked)
+    latest = stopped(homed, asked)
     assert (pin(homed, "PD0"), pin(homed, "PD2")) == (0, 0)
     off = [e["t"] for e in homed.events("pin") if e["name"] in ("n1.pump", "n1.valve") and e["value"] == 0][-2:]
-    assert all(t - asked <= LATEST_S for t in off)
-    refused(whole.answer(5), "EMERGENCY_STOP_ACTIVE")
+    assert all(t <= latest for t in off)
+    refused(whole.answer(), "EMERGENCY_STOP_ACTIVE")
     homed.sim_cmd("remove_parts 0 0 400 400")
 
 
@@ -169,10 +178,10 @@ def test_stop_while_homing(machine):
     helpers.unhome(machine)
     machine.sim_cmd("place_axis x 200")
     home = Later(post, machine, "motion/home", {"axes": ["z", "x"]})
-    wait_for("homing", lambda: steps(machine, "z")["moving"], 10)
+    wait_for("homing", lambda: steps(machine, "z")["moving"])
     asked = stop(machine)
     stopped(machine, asked)
-    refused(home.answer(5), "EMERGENCY_STOP_ACTIVE")
+    refused(home.answer(), "EMERGENCY_STOP_ACTIVE")
 
 
 def test_stop_goes_past_a_busy_lane_and_many_clients(homed):
@@ -181,9 +190,9 @@ def test_stop_goes_past_a_busy_lane_and_many_clients(homed):
     noise += [Later(post, homed, "gpio/write", {"pin": "valve2", "value": 1}) for _ in range(30)]
     asked = stop(homed)
     stopped(homed, asked)
-    refused(move.answer(5), "EMERGENCY_STOP_ACTIVE")
+    refused(move.answer(), "EMERGENCY_STOP_ACTIVE")
     for n in noise:
-        assert n.answer(15)[0] in (200, 409, 503)
+        assert n.answer()[0] in (200, 409, 503)
     assert pin(homed, "PD3") == 0
 
 
@@ -192,11 +201,11 @@ def test_stop_by_others_latches_too(homed):
     """Somebody presses the stop in Mainsail."""
     move = long_move(homed)
     behind = Later(post, homed, "motion/move", {"y": 60})
-    wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2, 2)
+    wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2)
     homed.moonraker_call("printer.emergency_stop")
-    refused(move.answer(5), "EMERGENCY_STOP_ACTIVE")
-    refused(behind.answer(5), "EMERGENCY_STOP_ACTIVE", "CANCELLED")
-    wait_for("latched", lambda: safety(homed)["emergency_stop_active"], 2)
+    refused(move.answer(), "EMERGENCY_STOP_ACTIVE")
+    refused(behind.answer(), "EMERGENCY_STOP_ACTIVE", "CANCELLED")
+    wait_for("latched", lambda: safety(homed)["emergency_stop_active"])
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
     ok(post(homed, "system/reset"))
     assert safety(homed)["emergency_stop_active"] is False
@@ -204,11 +213,11 @@ def test_stop_by_others_latches_too(homed):
 
 def test_m112_by_others_latches_and_their_restart_releases(homed):
     Later(homed.gcode, "M112")
-    wait_for("latched", lambda: safety(homed)["emergency_stop_active"], 3)
+    wait_for("latched", lambda: safety(homed)["emergency_stop_active"])
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
     homed.moonraker_call("printer.firmware_restart")
     homed.wait_klipper_ready(20)
-    wait_for("released", lambda: not safety(homed)["emergency_stop_active"], 5)
+    wait_for("released", lambda: not safety(homed)["emergency_stop_active"])
     refused(post(homed, "motion/move", {"x": 30}), "HOMING_REQUIRED")
 
 
@@ -217,12 +226,11 @@ def test_our_stop_outlives_a_restart_by_others(homed):
     stop(homed)
     homed.moonraker_call("printer.firmware_restart")
     homed.wait_klipper_ready(20)
-    time.sleep(1)
+    wait_for("the shim sees Klipper", lambda: homed.get("/ready")[1]["klipper"] == "ready")
     assert safety(homed)["emergency_stop_active"] is True
     with nothing_reaches_klipper(homed):
         refused(post(homed, "motion/home"), "EMERGENCY_STOP_ACTIVE")
     boots = homed.sim_cmd("status")["mcu"]["boots"]
-    wait_for("the shim sees Klipper", lambda: homed.get("/ready")[1]["klipper"] == "ready", 5)
     ok(post(homed, "system/reset"))
     assert homed.sim_cmd("status")["mcu"]["boots"] == boots
     assert safety(homed)["emergency_stop_active"] is False
@@ -231,34 +239,30 @@ def test_our_stop_outlives_a_restart_by_others(homed):
 def test_reset_of_what_is_not_stopped(homed):
     """Nothing to clear: it says so, restarts nothing and unhomes nothing."""
     boots = homed.sim_cmd("status")["mcu"]["boots"]
-    assert ok(post(homed, "system/reset"))["reset_complete"] is True
+    data = ok(post(homed, "system/reset"))
+    assert data["reset_complete"] is True and {"x", "y", "z"} <= set(data["homed_axes"])
     assert homed.sim_cmd("status")["mcu"]["boots"] == boots
     assert {"x", "y", "z"} <= set(helpers.position(homed)["homed_axes"])
-
-
-SECOND_S = 0.4  # the bound of the second way
 
 
 @pytest.mark.parametrize("how", [pytest.param("pause", marks=pytest.mark.smoke), "kill"])
 def test_stop_by_klippers_own_socket(homed, how):
     """Moonraker stands still, or is gone: the microcontroller stops all the same."""
-    wait_for("the second way", lambda: homed.get("/ready")[1]["emergency_stop_second_way"], 2)
+    wait_for("the second way", lambda: homed.get("/ready")[1]["emergency_stop_second_way"])
     go(homed, x=20, y=50)
-    ok(post(homed, "motion/move", {"x": 220, "feedrate": 3000}))
+    ok(post(homed, "motion/move", {"x": 220, "feedrate": 900}))
     wait_for("the move", lambda: axis(homed, "x") > 25)
     getattr(homed.moonraker, how)()
     if how == "kill":
-        wait_for("it is seen", lambda: homed.get("/ready")[0] == 503, 5)
+        wait_for("it is seen", lambda: homed.get("/ready")[0] == 503)
     asked = time.monotonic()
     data = ok(post(homed, "system/emergency_stop"))
     assert data["confirmed_by"] == "klipper"
-    wait_for("the microcontroller", lambda: homed.sim_cmd("status")["mcu"]["shutdown"], 2)
-    assert [e["t"] for e in homed.events("shutdown")][-1] - asked <= SECOND_S
-    assert helpers.last_step(homed) - asked <= SECOND_S
+    in_time(homed, asked, SECOND_S)
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
     homed.moonraker.resume() if how == "pause" else homed.moonraker.start()
     wait_for("Moonraker is back", lambda: homed.klippy_state()[0] == "shutdown", 20)
-    wait_for("the shim sees it", lambda: homed.get("/ready")[1]["moonraker_connected"], 5)
+    wait_for("the shim sees it", lambda: homed.get("/ready")[1]["moonraker_connected"])
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
     ok(post(homed, "system/reset"))
     helpers.make_homed(homed)
@@ -271,17 +275,17 @@ def test_stop_that_nobody_confirms(homed):
     go(homed, x=20, y=50)
     homed.klipper.pause()
     homed.moonraker.kill()
-    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503, 5)
+    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503)
     began = time.monotonic()
     body = refused(post(homed, "system/emergency_stop"), "TIMEOUT")
-    assert 1 <= time.monotonic() - began < 4
+    assert CONFIRM_S <= time.monotonic() - began
     assert body["details"]["emergency_stop_active"] is True and body["details"]["confirmed_by"] == "none"
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
     homed.klipper.resume()
     wait_for("the stop arrives", lambda: homed.sim_cmd("status")["mcu"]["shutdown"], 20)
     homed.moonraker.start()
-    wait_for("Moonraker is back", lambda: homed.klippy_state()[0] == "shutdown", 10)
-    wait_for("the shim sees it", lambda: homed.get("/ready")[1]["moonraker_connected"], 5)
+    wait_for("Moonraker is back", lambda: homed.klippy_state()[0] == "shutdown")
+    wait_for("the shim sees it", lambda: homed.get("/ready")[1]["moonraker_connected"])
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
     ok(post(homed, "system/reset"))
 
@@ -289,7 +293,7 @@ def test_stop_that_nobody_confirms(homed):
 def test_stop_of_a_machine_that_cannot_move(homed):
     """The microcontroller is shut down already: the stop is still accepted and answered."""
     homed.sim_cmd("fault shutdown")
-    wait_for("Klipper knows", lambda: homed.klippy_state()[0] == "shutdown", 5)
+    wait_for("Klipper knows", lambda: homed.klippy_state()[0] == "shutdown")
     data = ok(post(homed, "system/emergency_stop"))
     assert data["emergency_stop_active"] is True
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
