@@ -146,6 +146,14 @@ static json_t *pin_value(const struct kp_pin *p, bool inverted)
     return p->kind == KP_PIN_PWM || p->kind == KP_PIN_SERVO ? json_real(v) : json_integer(v >= 0.5);
 }
 
+/* A push says of all that is subscribed that it still holds; of an endstop Klipper knows only what it was when it was last asked. */
+static json_t *pin_stamp(const struct kp_pin *p, const struct answer_time *t)
+{
+    if (p->kind != KP_PIN_ENDSTOP)
+        return stamp(t);
+    return p->changed_ms == INT64_MIN ? json_null() : json_real(round((answer_wall() - (double)(t->now_ms - p->changed_ms) / 1000) * 1000) / 1000);
+}
+
 static bool is_output(const struct kp_pin *p)
 {
     return p->kind == KP_PIN_OUTPUT || p->kind == KP_PIN_PWM || p->kind == KP_PIN_SERVO;
@@ -154,7 +162,7 @@ static bool is_output(const struct kp_pin *p)
 json_t *answer_pin(const struct kp_pin *p, bool inverted, const struct answer_time *t)
 {
     return json_pack("{s:s,s:o,s:s,s:b,s:o}", "pin", p->name, "state", pin_value(p, inverted), "direction", is_output(p) ? "output" : "input", "stale",
-                     !t->fresh || p->dirty, "timestamp", stamp(t));
+                     !t->fresh || p->dirty, "timestamp", pin_stamp(p, t));
 }
 
 json_t *answer_pins(const struct kp_machine *m, const struct answer_time *t)

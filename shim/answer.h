@@ -30,6 +30,7 @@ char *answer_error(const char *command, const char *id, const struct kp_faults *
 struct answer_time {
     bool fresh;    /* the mirror is */
     double wall;   /* s since the epoch of the last push; 0: none */
+    int64_t now_ms;
     size_t queue;  /* commands that wait or run, in queue and lane */
     const char *running;
     bool held;     /* the queue is */

@@ -70,8 +70,8 @@ void app_tell_data(struct app *a, app_done *done, void *user, json_t *data)
 
 struct answer_time app_read_time(const struct app *a)
 {
-    return (struct answer_time){ state_fresh(a->state), state_pushed_wall(a->state), jobs_waiting(a->jobs) + lane_size(a->lane), lane_running(a->lane),
-                                 jobs_held(a->jobs), state_extra(a->state) };
+    return (struct answer_time){ state_fresh(a->state), state_pushed_wall(a->state), loop_now_ms(), jobs_waiting(a->jobs) + lane_size(a->lane),
+                                 lane_running(a->lane), jobs_held(a->jobs), state_extra(a->state) };
 }
 
 /* ---- requests that wait ---- */
