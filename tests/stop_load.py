@@ -25,6 +25,8 @@ class Trial:
     """Seconds from the request."""
     written: float    # until our stop is on Moonraker's socket; None: it went to Klipper directly
     last_step: float
+    asked: float      # the time of the request
+    by: str           # who confirmed it
 
 
 class Load:
@@ -67,6 +69,13 @@ def ok(answer):
     return answer[1]["data"]
 
 
+def until(what, so):
+    deadline = time.monotonic() + 30
+    while not so():
+        assert time.monotonic() < deadline, f"not within 30 s: {what}"
+        time.sleep(0.01)
+
+
 def ready(machine):
     """Reset, told where it stands, and in a motion that the full queue holds; every other entry waits."""
     ok(machine.post("/api/v1/system/reset", {}, timeout=40))
@@ -80,25 +89,40 @@ def ready(machine):
     entry = {"command": "move", "parameters": {"x": FAR_MM, "feedrate": FEEDRATE, "wait": True}}
     for _ in range(QUEUE // BATCH):
         ok(machine.post("/api/v1/queue/batch", {"commands": [entry] * BATCH}))
-    deadline = time.monotonic() + 10
-    while len(ok(machine.get("/api/v1/position"))["homed_axes"]) < 3:
-        assert time.monotonic() < deadline, "it is not seen as homed"
-        time.sleep(0.05)
+    until("it is seen as homed", lambda: len(ok(machine.get("/api/v1/position"))["homed_axes"]) >= 3)
     before = machine.sim_cmd("steps x")["total_steps"]
     ok(machine.post("/api/v1/system/resume", {}))
-    while machine.sim_cmd("steps x")["total_steps"] == before:
-        assert time.monotonic() < deadline, "it does not move"
-        time.sleep(0.01)
+    until("it moves", lambda: machine.sim_cmd("steps x")["total_steps"] != before)
     time.sleep(random.uniform(0.05, 0.5))
 
 
 def last_step(machine):
+    """When the last step was made, of a machine that has been told to stop."""
+    until("the microcontroller has stopped", lambda: machine.sim_cmd("status")["mcu"]["shutdown"])
     return max(s["last_step_s"] for s in machine.sim_cmd("status")["steppers"].values())
 
 
-def stop(machine, proxy):
-    """proxy: the CountingProxy before Moonraker. One trial by our REST interface, on a connection that is open already."""
+def seen_stopped(machine):
+    """Waits until the shim has heard of it by Moonraker: or a reset would find nothing to do."""
+    until("the stop is seen", lambda: machine.get("/ready")[1]["klipper"] == "shutdown")
+
+
+def stop(machine, proxy, moonraker=True):
+    """proxy: the CountingProxy before Moonraker. One trial by our REST interface, on a connection that is open already. moonraker False: it stands still
+    (SIGSTOP) from before the request until the machine has stopped."""
     ready(machine)
+    if not moonraker:
+        until("Klipper's own socket is there", lambda: machine.get("/ready")[1]["emergency_stop_second_way"])
+        machine.moonraker.pause()
+    try:
+        return ask_to_stop(machine, proxy)
+    finally:
+        if not moonraker:
+            machine.moonraker.resume()
+            seen_stopped(machine)
+
+
+def ask_to_stop(machine, proxy):
     client = http.client.HTTPConnection("127.0.0.1", machine.port, timeout=10)
     client.connect()
     stops = proxy.times["printer.emergency_stop"]
@@ -109,9 +133,9 @@ def stop(machine, proxy):
     body = json.loads(answer.read())
     assert answer.status == 200 and body["data"]["emergency_stop_active"] is True, body
     client.close()
-    time.sleep(0.2)
+    last = last_step(machine)
     assert len(stops) > seen, "no stop went to Moonraker"
-    return Trial(stops[seen] - asked, last_step(machine) - asked)
+    return Trial(stops[seen] - asked, last - asked, asked, body["data"]["confirmed_by"])
 
 
 def stop_directly(machine):
@@ -121,11 +145,8 @@ def stop_directly(machine):
         s.connect(str(machine.klippy_socket))
         asked = time.monotonic()
         s.sendall(json.dumps({"id": 1, "method": "emergency_stop"}).encode() + b"\x03")
-        while machine.get("/ready")[1]["klipper"] != "shutdown":  # or a reset would find nothing to do
-            assert time.monotonic() < asked + 10, "the stop is not seen"
-            time.sleep(0.02)
-    time.sleep(0.2)
-    return Trial(None, last_step(machine) - asked)
+        seen_stopped(machine)
+    return Trial(None, last_step(machine) - asked, asked, "klipper")
 
 
 # Its own process, so that the clients' work does not wait for ours.
