@@ -17,7 +17,7 @@ import pytest
 
 import helpers
 import rig
-from helpers import FAST, X_STEP, Later, axis, check_envelope, get, go, http_text, ok, post, raw, read_answers, refused, show, steps, wait_for
+from helpers import AT_ONCE_S, FAST, X_STEP, Later, axis, check_envelope, get, go, http_text, ok, post, raw, read_answers, refused, show, steps, wait_for
 
 READS = ("position", "status", "gpio/read_all", "gpio/read?pin=valve1", "sensor/read_all", "sensor/read?sensor=vacuum1", "version")
 
@@ -87,7 +87,7 @@ def test_health_and_ready(machine):
 
 def test_plain_get_of_the_websocket_path_is_answered(machine):
     ((status, _, _),) = raw(machine, http_text("GET", "/ws/v1", headers=["Connection: close"]))
-    assert status in (404, 426)
+    assert status == 426
 
 
 def test_nothing_is_cached_on_the_way(machine):
@@ -179,6 +179,24 @@ def test_body_limit(machine):
     assert [a[0] for a in answers] == [413, 200]
 
 
+@pytest.mark.parametrize("data, status", [
+    (b"GET /api/v1/version HTTP/9.9\r\n\r\n", 505),
+    (b"POST /api/v1/motion/move HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400),
+    (http_text("GET", "/api/v1/version", headers=["X-A: " + "a" * 40000]), 431),
+    (http_text("GET", "/api/v1/version?" + "a" * 40000), 414),
+])
+def test_what_libmicrohttpd_refuses_itself(machine, data, status):
+    """These have no envelope, and the connection is closed; all else that parses as HTTP has one. (To a bad length 0.9.75 says its head twice.)"""
+    with connect(machine, timeout=60) as s:
+        with contextlib.suppress(OSError):
+            s.sendall(data)
+        got = b""
+        with contextlib.suppress(ConnectionResetError):
+            while more := s.recv(65536):
+                got += more
+    assert int(got.split()[1]) == status and b"Connection: close" in got and b"command_id" not in got
+
+
 # ---- clients that leave --------------------------------------------------------------------------------------------------------
 
 @pytest.mark.smoke
@@ -199,13 +217,13 @@ def test_client_that_leaves_while_its_move_runs(homed):
 def test_client_that_leaves_before_its_move_begins(homed):
     """Nobody waits for it: it never runs."""
     go(homed, x=50, y=50)
-    first = Later(post, homed, "motion/move", {"x": 80, "feedrate": 1200, "wait": True})
+    first = Later(post, homed, "motion/move", {"x": 80, "feedrate": 300, "wait": True})
     wait_for("the move", lambda: steps(homed)["moving"])
-    for _ in range(5):
+    for _ in range(3):
         with connect(homed) as s:
             s.sendall(http_text("POST", "/api/v1/motion/move", show({"x": 200})))
-            wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2, 2)
-        wait_for("it is gone", lambda: ok(get(homed, "status"))["queue"]["size"] == 1, 2)
+            wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2)
+        wait_for("it is gone", lambda: ok(get(homed, "status"))["queue"]["size"] == 1)
     ok(first.answer())
     ok(post(homed, "motion/wait"))
     helpers.still(homed)
@@ -214,7 +232,7 @@ def test_client_that_leaves_before_its_move_begins(homed):
 
 def test_aborted_requests_of_all_sorts(homed):
     """Half a header, half a body, a reset in the middle: all given back."""
-    wait_for("no other connections", lambda: descriptors(homed) < 40, 10)
+    wait_for("no other connections", lambda: descriptors(homed) < 40)
     before = descriptors(homed)
     whole = http_text("POST", "/api/v1/gpio/write", show({"pin": "valve1", "value": 0}))
     for cut in list(range(1, len(whole), 7)) * 3:
@@ -228,7 +246,7 @@ def test_aborted_requests_of_all_sorts(homed):
         s.sendall(http_text("GET", helpers.BASE + path) * 20)
         s.close()  # without reading
     ok(get(homed, "position"))
-    wait_for("descriptors back", lambda: descriptors(homed) <= before + 1, 10)
+    wait_for("descriptors back", lambda: descriptors(homed) <= before + 1)
 
 
 # ---- many -----------------------------------------------------------------------------------------------------------------------
@@ -263,12 +281,12 @@ def test_200_clients_at_once(homed):
 def test_descriptors_stay_flat(homed):
     for _ in range(50):
         homed.get("/health")
-    wait_for("given back", lambda: descriptors(homed) < 40, 10)
+    wait_for("given back", lambda: descriptors(homed) < 40)
     before = descriptors(homed)
     for i in range(400):
         homed.get("/health" if i % 2 else "/api/v1/position")
     time.sleep(0.2)
-    wait_for("given back", lambda: descriptors(homed) <= before + 1, 5)
+    wait_for("given back", lambda: descriptors(homed) <= before + 1)
 
 
 @pytest.mark.smoke
@@ -288,13 +306,13 @@ def test_sockets_that_say_nothing_disturb_nobody(homed):
             began = time.monotonic()
             ok(get(homed, "position"))
             ok(post(homed, "gpio/write", {"pin": "valve1", "value": 0}))
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < AT_ONCE_S
     ok(get(homed, "position"))
 
 
 def test_sockets_that_say_nothing_are_closed(homed):
-    """After 5 s; the suite gives it 15."""
-    with connect(homed, timeout=15) as s, contextlib.suppress(ConnectionResetError):
+    """After 5 s."""
+    with connect(homed, timeout=60) as s, contextlib.suppress(ConnectionResetError):
         assert s.recv(4096) == b""
 
 
@@ -307,37 +325,34 @@ def test_slow_sender_does_not_hold_others(homed):
             s.send(bytes([b]))
             began = time.monotonic()
             ok(get(homed, "version"))
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < AT_ONCE_S
         ((status, _, _),) = read_answers(s, 1)
         assert status == 200
 
 
 # ---- start and end ----------------------------------------------------------------------------------------------------------------
 
-def stop_shim(machine, timeout=5):
-    """SIGTERM; returns how long it took."""
-    began = time.monotonic()
-    assert machine.shim.stop(timeout) == []
+def stop_shim(machine):
+    """SIGTERM."""
+    assert machine.shim.stop(30) == []
     assert machine.shim.returncode == 0, machine.shim.returncode
-    return time.monotonic() - began
 
 
 def start_shim(machine):
+    """Less time than the kernel keeps a closed connection on its port: 60 s."""
     machine.shim.start()
-    began = time.monotonic()
-    machine.wait_shim_ready(10)
-    return time.monotonic() - began
+    machine.wait_shim_ready(30)
 
 
 @pytest.mark.smoke
 def test_shim_restarts(homed):
-    """Ends with 0, and the next one is ready within 5 s on the same port, with connections of the old one still about."""
+    """Ends with 0, and the next one serves on the same port, with connections of the old one still about."""
     go(homed, x=50, y=50)
     with connect(homed) as idle:
         idle.sendall(http_text("GET", "/health"))
         read_answers(idle, 1)
-        assert stop_shim(homed) < 3
-        assert start_shim(homed) < 5
+        stop_shim(homed)
+        start_shim(homed)
     assert {"x", "y", "z"} <= set(helpers.position(homed)["homed_axes"])  # Klipper knows, so we do
     go(homed, x=55)
     assert axis(homed, "x") == pytest.approx(55, abs=X_STEP)
@@ -347,14 +362,15 @@ def test_sigterm_with_requests_that_wait(homed):
     """It does not wait for the machine; nobody hangs; the move that was accepted is Klipper's and goes on, once."""
     go(homed, x=50, y=50)
     before = steps(homed)["total_steps"]
-    running = Later(post, homed, "motion/move", {"x": 110, "feedrate": 1200, "wait": True})
+    running = Later(post, homed, "motion/move", {"x": 110, "feedrate": 400, "wait": True})
     wait_for("the move", lambda: steps(homed)["moving"])
     waiting = [Later(post, homed, "motion/move", {"x": 200, "feedrate": FAST}) for _ in range(5)]
     live = Later(get, homed, "position?live=true")
-    wait_for("they wait", lambda: ok(get(homed, "status"))["queue"]["size"] == 6, 2)
-    assert stop_shim(homed) < 3
+    wait_for("they wait", lambda: ok(get(homed, "status"))["queue"]["size"] == 6)
+    stop_shim(homed)
+    assert steps(homed)["moving"], "it waited for the machine"
     for later in [running, *waiting, live]:
-        later.thread.join(5)
+        later.thread.join(30)
         assert later.done  # answered or closed
     start_shim(homed)
     ok(post(homed, "motion/wait"))
@@ -365,7 +381,7 @@ def test_sigterm_with_requests_that_wait(homed):
 
 def test_sigint_ends_it_too(homed):
     homed.shim._signal(2)
-    homed.shim.popen.wait(5)
+    homed.shim.popen.wait(30)
     assert homed.shim.returncode == 0
     start_shim(homed)
 
@@ -378,7 +394,7 @@ def test_killed_in_a_move_and_started_again(homed):
     move = Later(post, homed, "motion/move", {"x": 90, "feedrate": 2400, "wait": True})
     wait_for("the move", lambda: steps(homed)["moving"])
     homed.shim.kill()
-    move.thread.join(5)
+    move.thread.join(30)
     start_shim(homed)
     go(homed, x=60)
     assert axis(homed, "x") == pytest.approx(60, abs=X_STEP)
@@ -386,7 +402,7 @@ def test_killed_in_a_move_and_started_again(homed):
     homed.gcode("RESTORE_GCODE_STATE NAME=_test_clean")
 
 
-def run_shim(*arguments, env=None, timeout=10):
+def run_shim(*arguments, env=None, timeout=60):
     return subprocess.run([str(rig.build_dir() / "shim" / "klipperplaced"), *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
                           env={**os.environ, **(env or {})}, check=False)
 
