@@ -96,7 +96,7 @@ def shows(*operations):
 
 
 def reaches(client, name, value, within=0.005):
-    wait_for(f"{name} at {value}", lambda: abs(pin(client.rig, name) - value) <= within, 3)
+    wait_for(f"{name} at {value}", lambda: abs(pin(client.rig, name) - value) <= within)
 
 
 # ---- what each row does -----------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def test_pwm(homed):
 @shows("pwm_ramp")
 def test_ramp(homed):
     since = time.monotonic()
-    data = homed.do("pwm_ramp", {"pin": "lamp", "start_value": 0, "end_value": 1, "duration": 0.5, "steps": 5})
+    data = homed.do("pwm_ramp", {"pin": "lamp", "start_value": 0, "end_value": 1, "duration": 2, "steps": 5})
     assert data["steps"] == 5
     reaches(homed, "PI2", 1, 0.01)
     seen = [e["value"] for e in homed.rig.events("pin") if e["pin"] == "PI2" and e["t"] > since]
@@ -222,15 +222,15 @@ def test_looks(homed):
 def test_stop_and_reset(homed):
     rig_ = homed.rig
     since = (homed.do("safety_events")["events"] or [{"id": 0}])[0]["id"]
-    Later(rig_.post, "/api/v1/motion/move", {"x": 200, "feedrate": 1200, "wait": True})
+    Later(rig_.post, "/api/v1/motion/move", {"x": 200, "feedrate": 600, "wait": True})
     wait_for("it moves", lambda: steps(rig_)["moving"])
     queued = Later(homed.ask, "move", {"y": 50, "feedrate": FAST})
-    time.sleep(0.1)
-    began = time.monotonic()
+    wait_for("the other waits", lambda: homed.do("get_status")["queue"]["size"] == 2)
     data = homed.do("emergency_stop", {"reason": "shown"})
-    assert data["emergency_stop_active"] is True and data["confirmed_by"] == "moonraker"
-    assert queued.answer(5)[1]["error_code"] == "CANCELLED"
-    assert helpers.last_step(rig_) - began < 0.4
+    assert data["emergency_stop_active"] is True and data["confirmed_by"] in ("moonraker", "klipper")
+    assert queued.answer()[1]["error_code"] == "CANCELLED"
+    wait_for("the microcontroller", lambda: rig_.sim_cmd("status")["mcu"]["shutdown"])
+    assert axis(rig_, "x") < 199  # how soon is shown by test_emergency.py
     homed.fails("move", "EMERGENCY_STOP_ACTIVE", {"x": 10})
     safety = homed.do("safety_status")
     assert safety["level"] == "emergency" and safety["reason"] == "shown" and safety["limits"]["x"]["max"] == 300 and "stopped" in safety["states"]
@@ -338,18 +338,18 @@ def test_unhomed(client):
 
 
 def test_timeout_and_full_lane(homed):
-    """A move of four seconds: its client waits one; behind it 256 commands have room, and not one more."""
+    """A move of eight seconds: its client waits one; behind it 256 commands have room, and not one more."""
     homed.do("move", {"x": 10, "wait": True, "feedrate": FAST})
-    slow = Later(homed.ask, "move", {"x": 90, "feedrate": 1200, "wait": True, "timeout_s": 1})
+    slow = Later(homed.ask, "move", {"x": 90, "feedrate": 600, "wait": True, "timeout_s": 1})
     wait_for("it moves", lambda: steps(homed.rig)["moving"])
     request = http_text("POST", "/api/v1/motion/wait", show({}))
     with contextlib.ExitStack() as stack:
-        waiting = [stack.enter_context(socket.create_connection(("127.0.0.1", homed.rig.port), timeout=20)) for _ in range(270)]
+        waiting = [stack.enter_context(socket.create_connection(("127.0.0.1", homed.rig.port), timeout=60)) for _ in range(270)]
         for s in waiting:
             s.sendall(request)
         wait_for("the lane is full", lambda: homed.ask("wait", {"timeout_s": 1})[1].get("error_code") == "QUEUE_FULL")
         assert homed.fails("wait", "QUEUE_FULL")["status"] == "error"
-        answer = slow.answer(10)[1]
+        answer = slow.answer()[1]
         assert answer["error_code"] == "TIMEOUT" and answer["details"]["may_still_run"] is True and answer["status"] == "timeout"
         codes = [read_answers(s, 1)[0][0] for s in waiting]
     assert codes.count(200) + codes.count(429) == 270 and 250 <= codes.count(200) <= 256
@@ -360,10 +360,10 @@ def test_parts_away(homed):
     """Moonraker gone in the middle of a move; then Klipper shut down by the microcontroller, and left so: this is the last test at the machine."""
     r = homed.rig
     helpers.go(r, x=50)
-    move = Later(homed.ask, "move", {"x": 120, "feedrate": 1200, "wait": True})
+    move = Later(homed.ask, "move", {"x": 120, "feedrate": 600, "wait": True})
     wait_for("it moves", lambda: steps(r)["moving"])
     r.moonraker.kill()
-    assert move.answer(10)[1]["error_code"] == "OUTCOME_UNKNOWN"
+    assert move.answer()[1]["error_code"] == "OUTCOME_UNKNOWN"
     homed.fails("move", "MOONRAKER_DISCONNECTED", {"x": 10})
     assert homed.do("get_status")["stale"] is True
     still(r)

@@ -96,7 +96,7 @@ def test_gauges_are_true(machine):
     assert value(now, "moonraker_connected") == value(now, "klipper_ready") == 1 and value(now, "emergency_stop_active") == value(now, "lane_commands") == 0
     assert abs(now[("process_resident_memory_bytes", "")] / 2**20 - memory_mb(machine.shim.pid)) < 4
     helpers.go(machine, x=50)
-    move = Later(post, machine, "motion/move", {"x": 60, "feedrate": 1200, "wait": True})
+    move = Later(post, machine, "motion/move", {"x": 70, "feedrate": 300, "wait": True})
     wait_for("it moves", lambda: steps(machine)["moving"])
     assert value(metrics(machine), "lane_commands") == 1
     ok(move.answer())
@@ -112,21 +112,21 @@ def test_gauges_are_true(machine):
 def test_reads_ask_moonraker_nothing(machine):
     """One call a read is what a server without a mirror needs; ours are counted by the proxy, and our own counter must agree with it."""
     wait_for("all is read", lambda: not ok(get(machine, "status"))["stale"])
-    time.sleep(1)
-    count, seen = 20000 if rig.long_run() else 3000, set()
+    helpers.pushes(machine)
+    count, i, seen = 20000 if rig.long_run() else 3000, 0, set()
     before, ours_before = machine.proxy.methods.copy(), metrics(machine)
     conn = http.client.HTTPConnection("127.0.0.1", machine.port, timeout=10)
-    for i in range(count):
+    while i < count or len(seen) < 4:  # the mirror moved meanwhile
         conn.request("GET", helpers.BASE + READS[i % len(READS)])
         answer = conn.getresponse()
         body = json.loads(answer.read())
         assert answer.status == 200 and not body["data"].get("stale")
         seen.add(body["data"].get("timestamp"))
+        i += 1
     asked, ours = machine.proxy.methods - before, metrics(machine)
-    assert asked.total() * 100 < count, asked  # over 99 % fewer
-    assert len(seen) > 2  # the mirror moved meanwhile
+    assert asked.total() * 100 < i, asked  # over 99 % fewer
     assert value(ours, "reads_total", answered="fresh") - value(ours_before, "reads_total", answered="fresh") == sum(
-        1 for i in range(count) if not READS[i % len(READS)].startswith(("safety", "version")))
+        1 for k in range(i) if not READS[k % len(READS)].startswith(("safety", "version")))
     assert asked.total() == sum(v - ours_before.get(k, 0) for k, v in ours.items() if k[0] == "klipperplace_upstream_calls_total")
 
 
@@ -141,8 +141,8 @@ def test_live_reads_ask(machine):
 def test_live_reads_at_the_same_time_share_a_question(machine):
     """One is under way; all that come meanwhile share the next."""
     before = machine.proxy.methods.copy()
-    reads = [Later(get, machine, "gpio/read?pin=valve1&live=true") for _ in range(30)]
-    assert {ok(r.answer(10))["state"] for r in reads} == {0}
+    reads = helpers.at_once(machine, *[http_text("GET", "/api/v1/gpio/read?pin=valve1&live=true")] * 30)
+    assert [(status, body["data"]["state"]) for status, body in reads] == [(200, 0)] * 30
     asked = (machine.proxy.methods - before)["printer.objects.query"]
     assert 1 <= asked < len(reads) / 3, asked
 
@@ -205,7 +205,7 @@ def test_loop_under_bad_clients(machine):
     assert served >= 11 and total > served
     if rig.long_run() and "san" not in rig.build_dir().name:
         assert p99 <= 0.005, turns
-    wait_for("given back", lambda: value(metrics(machine), "connections", kind="http") < 10, 10)
+    wait_for("given back", lambda: value(metrics(machine), "connections", kind="http") < 10)
 
 
 def test_headers_have_a_limit(machine):
