@@ -86,6 +86,7 @@ class Bench:
         return [
             (self.idle, ["rest.idle_cpu_pct"]),
             (self.health, ["rest.health_vs_mhd"]),
+            (self.sensor_read, []),
             (self.gpio_read, ["rest.gpio_read_vs_mhd", "rest.cpu_us_per_read", "rest.gpio_read_p50_us", "rest.gpio_read_p99_us"]),
             (self.status, ["rest.status_vs_mhd"]),
             (self.moves, ["rest.moves_sustained_s"]),
@@ -128,6 +129,13 @@ class Bench:
     def status(self):
         self._beside_bare("rest.status_vs_mhd", "/api/v1/status")
 
+    def sensor_read(self):
+        """Lines only: it is made as a read of a pin is."""
+        sensors = read(self.rig, "sensor/read_all")["sensors"]
+        if not sensors:
+            raise NotMeasured("the machine has no sensor")
+        self._beside_bare("sensor/read", f"/api/v1/sensor/read?sensor={sensors[0]['sensor']}", figure=False)
+
     def gpio_read(self):
         name, path = "rest.gpio_read_vs_mhd", self._pin_path()
         ours, cpu_us = self._beside_bare(name, path)
@@ -135,8 +143,8 @@ class Bench:
         self.report.figure("rest.gpio_read_p50_us", median(load.p50_us for load in ours[1]))
         self.report.figure("rest.gpio_read_p99_us", median(load.p99_us for load in ours[1]))
 
-    def _beside_bare(self, name, path):
-        """Prints the ratio for every number of connections, the figure for the last. Gives our rounds by connections and our
+    def _beside_bare(self, name, path, figure=True):
+        """Prints the ratio for every number of connections, and the figure, where it is one, for the last. Gives our rounds by connections and our
         processor time of one answer at the last."""
         with Http(self.rig.port) as client:
             status, answer = client.ask(get(path))
@@ -152,7 +160,8 @@ class Bench:
                 ratio = median(load.rate for load in ours[n]) / median(load.rate for load in theirs)
                 self.report.line(f"{name} at {n} connections: {ratio:.3f}; medians {median(load.rate for load in ours[n]):.0f}/s and bare "
                                  f"{median(load.rate for load in theirs):.0f}/s; CPU of an answer {cpu_us[0]:.1f} us and bare {cpu_us[1]:.1f} us")
-            self.report.figure(name, ratio)
+            if figure:
+                self.report.figure(name, ratio)
             return ours, cpu_us[0]
         finally:
             bare.stop()
