@@ -9,6 +9,7 @@ import pytest
 
 import helpers
 from helpers import FAST, REFUSING_PIN, X_STEP, Later, axis, get, go, modes, nothing_reaches_klipper, ok, pin, position, post, refused, steps, still, wait_for
+from ws_client import Client, RpcFailed
 
 
 @pytest.fixture
@@ -64,10 +65,13 @@ def test_exact_steps(homed):
 
 def test_straight_line(homed):
     """Both axes of one move start and end together."""
-    go(homed, x=20, y=20)
-    mark = time.monotonic()
-    go(homed, x=60, y=40, feedrate=3000)
-    moved = [e for e in homed.events("motion_start", "motion_end") if e["t"] >= mark and e["stepper"] in "xy"]
+    def diagonal():
+        go(homed, x=20, y=20)
+        mark = time.monotonic()
+        go(homed, x=60, y=40, feedrate=3000)
+        return [e for e in homed.events("motion_start", "motion_end") if e["t"] >= mark and e["stepper"] in "xy"]
+
+    moved = helpers.undisturbed(homed, diagonal)
     for what in ("motion_start", "motion_end"):
         t = [e["t"] for e in moved if e["what"] == what]
         assert len(t) == 2 and abs(t[0] - t[1]) < 0.05, moved
@@ -87,10 +91,10 @@ def test_wait_is_there_when_it_answers(homed):
 @pytest.mark.smoke
 def test_without_wait_answers_first(homed):
     go(homed, x=50, y=50)
-    data = ok(post(homed, "motion/move", {"x": 100, "feedrate": 1500}))  # two seconds
+    data = ok(post(homed, "motion/move", {"x": 90, "feedrate": 600}))  # four seconds
     assert data["completed"] is False
-    assert axis(homed, "x") < 99
-    wait_for("the end", lambda: abs(axis(homed, "x") - 100) <= X_STEP, 5)
+    assert axis(homed, "x") < 89
+    wait_for("the end", lambda: abs(axis(homed, "x") - 90) <= X_STEP)
 
 
 def test_wait_command_waits_for_all(homed):
@@ -108,6 +112,7 @@ def test_relative(homed):
     go(homed, x=50, y=50)
     for _ in range(3):
         ok(post(homed, "motion/move", {"x": 2.5, "y": -1, "relative": True, "feedrate": 1200}))
+    ok(post(homed, "motion/wait"))
     still(homed)
     assert axis(homed, "x") == pytest.approx(57.5, abs=X_STEP)
     assert axis(homed, "y") == pytest.approx(47, abs=X_STEP)
@@ -136,10 +141,13 @@ def test_relative_after_a_foreign_move(homed, foreign):
 
 
 def test_feedrate_is_mm_per_minute(homed):
-    go(homed, x=50, y=50)
-    mark = time.monotonic()
-    go(homed, x=70, feedrate=1200)
-    moved = [e for e in homed.events("motion_start", "motion_end") if e["t"] >= mark and e["stepper"] == "x"]
+    def one_second():
+        go(homed, x=50, y=50)
+        mark = time.monotonic()
+        go(homed, x=70, feedrate=1200)
+        return [e for e in homed.events("motion_start", "motion_end") if e["t"] >= mark and e["stepper"] == "x"]
+
+    moved = helpers.undisturbed(homed, one_second)
     assert moved[-1]["t"] - moved[0]["t"] == pytest.approx(1.0, abs=0.1)
 
 
@@ -177,11 +185,15 @@ def test_foreign_modes_change_nothing_and_stay(homed, foreign, name):
     go(homed, x=50, y=50, z=-10)
     foreign(FOREIGN[name])
     theirs = modes(homed)
-    mark = time.monotonic()
-    go(homed, x=90, y=45, z=-12, feedrate=2400)  # one second
+    def one_second():
+        go(homed, x=50, y=50, z=-10)
+        mark = time.monotonic()
+        go(homed, x=90, y=45, z=-12, feedrate=2400)
+        return [e["t"] for e in homed.events("motion_start", "motion_end") if e["t"] >= mark and e["stepper"] == "x"]
+
+    moved = helpers.undisturbed(homed, one_second)
     for a, want in (("x", 90), ("y", 45), ("z", -12)):
         assert axis(homed, a) == pytest.approx(want, abs=X_STEP), a
-    moved = [e["t"] for e in homed.events("motion_start", "motion_end") if e["t"] >= mark and e["stepper"] == "x"]
     assert moved[-1] - moved[0] == pytest.approx(1.0, abs=0.15)  # M220 of others does not slow us
     assert modes(homed) == theirs
     go(homed, x=5, relative=True)
@@ -196,11 +208,11 @@ def test_foreign_modes_change_nothing_and_stay(homed, foreign, name):
 def test_a_foreign_move_back_is_seen(homed, foreign):
     """To where Klipper last told us the head is: its pushes hold changes only, and this is none."""
     go(homed, x=60, y=50)
-    wait_for("it is told", lambda: position(homed)["commanded"]["x"] == 60, 2)
-    time.sleep(0.5)
+    wait_for("it is told", lambda: position(homed)["commanded"]["x"] == 60)
+    helpers.pushes(homed)
     ok(post(homed, "motion/move", {"x": 61, "feedrate": FAST}))
     foreign("G90\nG1 X60 F6000")
-    wait_for("it is seen", lambda: position(homed)["commanded"]["x"] == 60, 2)
+    wait_for("it is seen", lambda: position(homed)["commanded"]["x"] == 60)
     go(homed, x=2, relative=True)
     assert axis(homed, "x") == pytest.approx(62, abs=X_STEP)
 
@@ -259,7 +271,7 @@ def test_script_that_fails_in_its_middle_leaves_the_modes(broken):
     theirs = modes(broken)
     body = refused(post(broken, "pnp/pick"), "EXECUTION_FAILED")
     assert "SET_PIN of valve1 refused" in body["details"]["klipper"]["message"]
-    helpers.wait_for("modes are back without a further command", lambda: modes(broken) == theirs, 2)
+    helpers.wait_for("modes are back without a further command", lambda: modes(broken) == theirs)
     refuse_valve(broken, "")
     go(broken, z=-20)
     go(broken, x=90, y=70)
@@ -269,8 +281,9 @@ def test_script_that_fails_in_its_middle_leaves_the_modes(broken):
 
 def test_failed_script_does_not_undo_what_others_set_later(broken):
     """The modes are put back once, at the failure: not over what somebody set afterwards."""
+    theirs = modes(broken)
     refused(post(broken, "pnp/pick"), "EXECUTION_FAILED")
-    time.sleep(0.5)
+    wait_for("they are back", lambda: modes(broken) == theirs)
     broken.gcode("G90\nM220 S70")
     theirs = modes(broken)
     refuse_valve(broken, "")
@@ -280,11 +293,13 @@ def test_failed_script_does_not_undo_what_others_set_later(broken):
 
 
 def test_commands_that_waited_behind_a_failure_go_right(broken):
-    pick = Later(post, broken, "pnp/pick")
-    time.sleep(0.05)
-    up = Later(post, broken, "motion/move", {"z": -18, "feedrate": 3000, "wait": True})
-    refused(pick.answer(), "EXECUTION_FAILED")
-    ok(up.answer())
+    with Client(broken) as c:  # on one connection, so that they come in this order
+        pick = c.send("execute", {"command": "pick"})
+        up = c.send("execute", {"command": "move", "parameters": {"z": -18, "feedrate": 3000, "wait": True}})
+        with pytest.raises(RpcFailed) as e:
+            c.answer(pick)
+        assert e.value.data["error_code"] == "EXECUTION_FAILED"
+        assert c.answer(up)["status"] == "success"
     still(broken)
     assert axis(broken, "z") == pytest.approx(-18, abs=X_STEP)
 
@@ -304,10 +319,11 @@ def test_short_moves_that_trickle_start(homed):
         if started_after is None and steps(homed)["total_steps"] > before:
             started_after = i
         time.sleep(max(0, t + 0.06 - time.monotonic()))
-    assert started_after is not None and started_after <= 12, f"first steps at move {started_after}"
-    assert sorted(accepted)[len(accepted) // 2] < 0.06, "each waits for Klipper's tick: the stream cannot be 60 ms apart"
+    assert started_after is not None and started_after <= 25, f"first steps at move {started_after}"
+    assert sorted(accepted)[len(accepted) // 2] < 0.125, "each waits for Klipper's tick, a quarter of a second: the stream cannot be 60 ms apart"
     moved = steps(homed)["total_steps"] - before
     assert moved > 15 * 0.5 / X_STEP  # and they keep up with the stream
+    ok(post(homed, "motion/wait"))
     still(homed)
     assert axis(homed, "x") == pytest.approx(65, abs=X_STEP)
     assert steps(homed)["total_steps"] - before == round(15 / X_STEP)
@@ -316,7 +332,7 @@ def test_short_moves_that_trickle_start(homed):
 def test_one_short_move_starts_by_itself(homed):
     go(homed, x=50, y=50)
     ok(post(homed, "motion/move", {"x": 50.5, "feedrate": 3000}))
-    helpers.wait_for("the move", lambda: abs(axis(homed, "x") - 50.5) < X_STEP, 2)
+    helpers.wait_for("the move", lambda: abs(axis(homed, "x") - 50.5) < X_STEP)
 
 
 # ---- pins in order with motion ---------------------------------------------------------------------------------------------
@@ -329,17 +345,17 @@ def pin_event(machine, name, value, since):
 def test_pins_act_after_the_motion_before_them(homed):
     go(homed, x=50, y=50)
     mark = time.monotonic()
-    ok(post(homed, "motion/move", {"x": 80, "feedrate": 1200}))  # 1.5 s
+    ok(post(homed, "motion/move", {"x": 80, "feedrate": 600}))  # three seconds
     data = ok(post(homed, "gpio/write", {"pin": "valve1", "value": 1}))
+    answered = time.monotonic()
     assert data["completed"] is False
-    assert time.monotonic() - mark < 1.4
-    ok(post(homed, "motion/move", {"x": 85, "feedrate": 1200}))
-    assert pin(homed, "PD2") == 0
-    homed.sim_cmd("wait_pin PD2 1 5000")
+    ok(post(homed, "motion/move", {"x": 85, "feedrate": 600}))
+    homed.sim_cmd("wait_pin PD2 1 20000", timeout=25)
+    ok(post(homed, "motion/wait"))
     at = pin_event(homed, "n1.valve", 1, mark)["t"]
     still(homed)
     ends = [e for e in homed.events("motion_start", "motion_end") if e["t"] >= mark and e["stepper"] == "x"]
-    assert ends[0]["t"] + 1.4 < at < ends[-1]["t"]
+    assert ends[0]["t"] + 2.9 < at < ends[-1]["t"] and answered < at
     ok(post(homed, "gpio/write", {"pin": "valve1", "value": 0, "wait": True}))
     assert pin(homed, "PD2") == 0
 
@@ -416,7 +432,7 @@ def test_travel_interlock(homed):
 def test_interlock_sees_foreign_moves(homed, foreign):
     go(homed, x=50, y=50, z=-20)
     foreign("G90\nG1 Z-28 F1200")
-    helpers.wait_for("the mirror has it", lambda: ok(get(homed, "position"))["commanded"]["z"] == -28, 2)  # a tick
+    helpers.wait_for("the mirror has it", lambda: ok(get(homed, "position"))["commanded"]["z"] == -28)  # a tick
     refused(post(homed, "motion/move", {"x": 60}), "INTERLOCK")
     go(homed, z=-20)
 
@@ -458,7 +474,7 @@ def test_feedrate_limits(homed, feedrate):
 def test_timeout_ends_the_wait_only(homed):
     go(homed, x=50, y=50)
     before = steps(homed)["total_steps"]
-    body = refused(post(homed, "motion/move", {"x": 110, "feedrate": 1200, "wait": True, "timeout_s": 1}), "TIMEOUT")  # three seconds
+    body = refused(post(homed, "motion/move", {"x": 110, "feedrate": 600, "wait": True, "timeout_s": 1}), "TIMEOUT")  # six seconds
     assert body["details"]["may_still_run"] is True
     assert steps(homed)["moving"]
     ok(post(homed, "motion/move", {"x": 111, "feedrate": FAST, "wait": True}))  # behind it, not before it
@@ -470,7 +486,7 @@ def test_timeout_ends_the_wait_only(homed):
 def test_timeout_of_what_has_not_begun(homed):
     """Its time passed while it waited for the lane: it is dropped and never runs."""
     go(homed, x=50, y=50)
-    long = Later(post, homed, "motion/move", {"x": 110, "feedrate": 1200, "wait": True})
+    long = Later(post, homed, "motion/move", {"x": 110, "feedrate": 600, "wait": True})
     helpers.wait_for("the long move", lambda: steps(homed)["moving"])
     body = refused(post(homed, "motion/move", {"x": 200, "timeout_s": 1}), "TIMEOUT")
     assert body["details"]["may_still_run"] is False
@@ -483,16 +499,16 @@ def test_timeout_of_what_has_not_begun(homed):
 def test_commands_run_in_the_order_they_came(homed):
     go(homed, x=50, y=50)
     mark = time.monotonic()
-    first = Later(post, homed, "motion/move", {"x": 70, "feedrate": 1200, "wait": True})
+    first = Later(post, homed, "motion/move", {"x": 70, "feedrate": 300, "wait": True})
     helpers.wait_for("the first move", lambda: steps(homed)["moving"])
     later = []
     for i in range(5):
         later.append(Later(post, homed, "motion/move", {"y": 60 + i if i % 2 else 50 - i, "feedrate": FAST, "wait": True}))
-        time.sleep(0.1)
+        wait_for("it waits", lambda i=i: ok(get(homed, "status"))["queue"]["size"] == i + 2)
     ok(first.answer())
-    for l in later:
-        ok(l.answer())
-    assert sorted(l.t for l in later) == [l.t for l in later]
+    told = [helpers.check_envelope(l.answer()) for l in later]
+    assert {a["status"] for a in told} == {"success"}
+    assert sorted(a["timestamp"] for a in told) == [a["timestamp"] for a in told]
     x_end = [e["t"] for e in homed.events("motion_end") if e["stepper"] == "x" and e["t"] >= mark][-1]
     y_start = [e["t"] for e in homed.events("motion_start") if e["stepper"] == "y" and e["t"] >= mark][0]
     assert y_start > x_end
