@@ -10,7 +10,7 @@ import pytest
 
 import helpers
 import rig
-from helpers import FAST, X_STEP, Later, axis, check_envelope, get, go, nothing_reaches_klipper, ok, post, refused, steps, still, wait_for
+from helpers import AT_ONCE_S, FAST, X_STEP, Later, axis, check_envelope, get, go, nothing_reaches_klipper, ok, post, refused, steps, still, wait_for
 
 BACK_S = 5.0  # the issue's bound
 READS = ("position", "status", "gpio/read?pin=valve1", "gpio/read_all", "sensor/read?sensor=vacuum1", "sensor/read_all")
@@ -53,11 +53,11 @@ def check_away(machine, code, last):
     for command, body in MOTION:
         began = time.monotonic()
         refused(post(machine, command, body, timeout=10), code)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < AT_ONCE_S
     for path, value in last.items():
         began = time.monotonic()
         data = ok(get(machine, path, timeout=10))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < AT_ONCE_S
         assert value_of(path, data) == value, path
         assert set(stale_of(path, data)) == {True}, path
     for path in LIVE:
@@ -67,7 +67,7 @@ def check_away(machine, code, last):
 
 
 def last_values(machine):
-    time.sleep(0.6)  # two pushes, so that nothing is on its way
+    helpers.pushes(machine)  # so that nothing is on its way
     return {path: value_of(path, ok(get(machine, path))) for path in READS}
 
 
@@ -90,11 +90,11 @@ def klipper_ready(machine):
     return time.monotonic()
 
 
-def long_move(machine, seconds=2):
-    """A move that is under way."""
+def long_move(machine, mm=40):
+    """A move that is under way, three seconds for 20 mm."""
     go(machine, x=50, y=50)
     before = steps(machine)["total_steps"]
-    move = Later(post, machine, "motion/move", {"x": 50 + 20 * seconds, "feedrate": 1200, "wait": True})
+    move = Later(post, machine, "motion/move", {"x": 50 + mm, "feedrate": 400, "wait": True})
     wait_for("the move", lambda: steps(machine)["total_steps"] > before + 100)
     return move, before
 
@@ -107,7 +107,7 @@ def test_klipper_killed_and_restarted(homed):
     go(homed, x=60, y=60)
     last = last_values(homed)
     homed.klipper.kill()
-    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503, 5)
+    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503)
     check_away(homed, "KLIPPY_DISCONNECTED", last)
     homed.klipper.start()
     back(homed, klipper_ready(homed))
@@ -119,12 +119,12 @@ def test_klipper_killed_and_restarted(homed):
 
 def test_klipper_killed_in_a_move(homed):
     """The one in flight may have run; the one behind it has not; neither runs afterwards."""
-    move, _ = long_move(homed, 2)
+    move, _ = long_move(homed)
     behind = Later(post, homed, "motion/move", {"x": 200, "feedrate": FAST})
-    wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2, 2)
+    wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2)
     homed.klipper.kill()
-    refused(move.answer(5), "OUTCOME_UNKNOWN", "KLIPPY_DISCONNECTED", "EMERGENCY_STOP_ACTIVE")
-    refused(behind.answer(5), "KLIPPY_DISCONNECTED", "CANCELLED")
+    refused(move.answer(), "OUTCOME_UNKNOWN", "KLIPPY_DISCONNECTED", "EMERGENCY_STOP_ACTIVE")
+    refused(behind.answer(), "KLIPPY_DISCONNECTED", "CANCELLED")
     still(homed)
     before = steps(homed)["total_steps"]
     since = time.time()
@@ -146,7 +146,7 @@ def test_requests_while_klipper_starts(homed):
     def ask():
         while not end.is_set():
             began = time.monotonic()
-            command = check_envelope(post(homed, "motion/move", {"x": 50}, timeout=10))
+            command = check_envelope(post(homed, "motion/move", {"x": 50}, timeout=20))
             read = check_envelope(get(homed, "position", timeout=10))
             answers.append((command.get("error_code"), read.get("error_code"), time.monotonic() - began))
             time.sleep(0.02)
@@ -158,10 +158,10 @@ def test_requests_while_klipper_starts(homed):
     since = klipper_ready(homed)
     back(homed, since)
     end.set()
-    asking.answer(10)
+    asking.answer()
     assert {a[0] for a in answers} <= {None, "KLIPPY_DISCONNECTED", "HOMING_REQUIRED", "OUTCOME_UNKNOWN", "EMERGENCY_STOP_ACTIVE"}
     assert {a[1] for a in answers} == {None}
-    assert max(a[2] for a in answers) < 3
+    assert max(a[2] for a in answers) < 2 * AT_ONCE_S
 
 
 # ---- Moonraker ---------------------------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_moonraker_killed_and_restarted(homed):
     go(homed, x=60, y=60)
     last = last_values(homed)
     homed.moonraker.kill()
-    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503, 5)
+    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503)
     check_away(homed, "MOONRAKER_DISCONNECTED", last)
     homed.moonraker.start()
     back(homed, klipper_ready(homed))
@@ -187,10 +187,10 @@ def test_moonraker_killed_in_a_move(homed):
     """Nobody knows what became of it: that is told, Klipper carries it out, and it is not repeated."""
     move, before = long_move(homed)
     behind = Later(post, homed, "motion/move", {"x": 200, "feedrate": FAST})
-    wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2, 2)
+    wait_for("it waits", lambda: ok(get(homed, "status"))["queue"]["size"] == 2)
     homed.moonraker.kill()
-    refused(move.answer(5), "OUTCOME_UNKNOWN")
-    refused(behind.answer(5), "MOONRAKER_DISCONNECTED")
+    refused(move.answer(), "OUTCOME_UNKNOWN")
+    refused(behind.answer(), "MOONRAKER_DISCONNECTED")
     homed.moonraker.start()
     back(homed, klipper_ready(homed))
     ok(post(homed, "motion/wait"))
@@ -205,9 +205,9 @@ def test_moonraker_killed_with_modes_of_others(homed):
     """Klipper had our script, so its restore ran; the modes are as they were, before and after the next command."""
     homed.gcode("SAVE_GCODE_STATE NAME=_test_clean\nG91\nM220 S40\nSET_GCODE_OFFSET X=3")
     theirs = helpers.modes(homed)
-    move, _ = long_move(homed, 1)
+    move, _ = long_move(homed, 20)
     homed.moonraker.kill()
-    refused(move.answer(5), "OUTCOME_UNKNOWN")
+    refused(move.answer(), "OUTCOME_UNKNOWN")
     homed.moonraker.start()
     back(homed, klipper_ready(homed))
     assert helpers.modes(homed) == theirs
@@ -219,9 +219,9 @@ def test_moonraker_killed_with_modes_of_others(homed):
 
 def test_new_klipper_that_is_ready_before_we_look(homed):
     """We never see it start. What the old one owed us (modes to put back) died with it, and the machine can be used."""
-    move, _ = long_move(homed, 2)
+    move, _ = long_move(homed)
     homed.klipper.kill()
-    refused(move.answer(5), "OUTCOME_UNKNOWN", "KLIPPY_DISCONNECTED", "EMERGENCY_STOP_ACTIVE")
+    refused(move.answer(), "OUTCOME_UNKNOWN", "KLIPPY_DISCONNECTED", "EMERGENCY_STOP_ACTIVE")
     still(homed)
     homed.shim.pause()
     homed.klipper.start()
@@ -241,7 +241,7 @@ def test_moonraker_that_stands_still(homed):
     before = steps(homed)["total_steps"]
     homed.moonraker.pause()
     try:
-        wait_for("stale", lambda: ok(get(homed, "position"))["stale"], 4)
+        wait_for("stale", lambda: ok(get(homed, "position"))["stale"])
         body = refused(post(homed, "motion/move", {"x": 60, "timeout_s": 1}, timeout=10), "TIMEOUT", "MOONRAKER_DISCONNECTED", "KLIPPY_DISCONNECTED")
     finally:
         homed.moonraker.resume()
@@ -257,7 +257,7 @@ def test_moonraker_that_stands_still(homed):
 def test_moonraker_restarts_klipper(homed):
     """RESTART by another client: new configuration, same process."""
     Later(homed.moonraker_call, "printer.restart")
-    wait_for("it goes", lambda: homed.get("/ready")[0] == 503, 5)
+    wait_for("it goes", lambda: homed.get("/ready")[0] == 503)
     back(homed, klipper_ready(homed))
     refused(post(homed, "motion/move", {"x": 30}), "HOMING_REQUIRED")
 
@@ -284,12 +284,12 @@ def test_mcu_rebooted(homed):
 
 def test_mcu_rebooted_in_a_move(homed):
     """Never a success, and nothing of it comes again."""
-    move, _ = long_move(homed, 3)
+    move, _ = long_move(homed)
     homed.sim_cmd("fault reboot")
     body = check_envelope(move.answer(30))
     assert body["status"] == "error" and body["error_code"] in ("KLIPPY_DISCONNECTED", "OUTCOME_UNKNOWN", "EXECUTION_FAILED"), body
     before = steps(homed)["total_steps"]
-    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503, 10)
+    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503)
     homed.moonraker_call("printer.firmware_restart")
     back(homed, klipper_ready(homed))
     time.sleep(0.5)
@@ -298,11 +298,11 @@ def test_mcu_rebooted_in_a_move(homed):
 
 def test_mcu_shut_down_in_a_move(homed):
     """A shutdown that nobody asked for: no latch, and a reset mends it."""
-    move, _ = long_move(homed, 3)
+    move, _ = long_move(homed)
     homed.sim_cmd("fault shutdown Timer too close")
-    body = check_envelope(move.answer(10))
+    body = check_envelope(move.answer())
     assert body["status"] == "error" and body["error_code"] in ("KLIPPY_DISCONNECTED", "OUTCOME_UNKNOWN", "EXECUTION_FAILED"), body
-    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503, 5)
+    wait_for("it is seen", lambda: homed.get("/ready")[0] == 503)
     body = refused(post(homed, "motion/move", {"x": 30}), "KLIPPY_DISCONNECTED")
     assert body["details"]["klipper"]["state"] == "shutdown"
     assert "Timer too close" in body["details"]["klipper"]["message"]
@@ -317,7 +317,7 @@ def test_mcu_hangs_for_a_moment(homed):
     before = steps(homed)["total_steps"]
     homed.sim_cmd("fault hang 1000")
     ok(post(homed, "motion/move", {"x": 70, "feedrate": 3000, "wait": True}, timeout=30))  # M400 counts on a clock that Klipper only estimates now
-    wait_for("it arrives", lambda: axis(homed, "x") == pytest.approx(70, abs=X_STEP), 15)
+    wait_for("it arrives", lambda: axis(homed, "x") == pytest.approx(70, abs=X_STEP))
     still(homed)
     assert steps(homed)["total_steps"] - before == round(20 / X_STEP)
 
@@ -343,14 +343,14 @@ def test_mcu_hangs_for_long(make_rig):
     assert all(r["status"] == "success" for r in reads)
     body = check_envelope(move.answer(60))
     assert body["status"] == "error" and body["error_code"] in ("KLIPPY_DISCONNECTED", "OUTCOME_UNKNOWN", "EXECUTION_FAILED"), body
-    wait_for("it is seen", lambda: machine.get("/ready")[0] == 503, 10)
+    wait_for("it is seen", lambda: machine.get("/ready")[0] == 503)
     wait_for("the microcontroller is back", lambda: machine.sim_cmd("status", timeout=20), 30)
     time.sleep(max(0, hung + 8.5 - time.monotonic()))
     still(machine)  # what it had been sent before it hung runs late, but once
     before = steps(machine)["total_steps"]
     assert before - at_start <= round(200 / X_STEP)
     for _ in range(5):  # one restart may meet the microcontroller still catching up, and Klipper says so
-        wait_for("Klipper restarts", lambda: machine.moonraker_call("printer.firmware_restart"), 10)
+        wait_for("Klipper restarts", lambda: machine.moonraker_call("printer.firmware_restart"))
         try:
             since = klipper_ready(machine)
             break

@@ -4,6 +4,7 @@ writes itself. And what people see of it: console lines, the state of queue and 
 
 Invariant: a write is done once, by one of the two.
 """
+import json
 import time
 
 import pytest
@@ -21,7 +22,7 @@ SET = "api.fan_control.set"
 @pytest.fixture(scope="module")
 def machine():
     with rig.Rig(component=True, printer_extra=MORE + "[gcode_macro _KP_ANSWER]" + ANSWER, klipperplace_extra="[vacuum]\non_fail: ask\n") as r:
-        wait_for("the shim is announced", lambda: announced(r), 5)
+        wait_for("the shim is announced", lambda: announced(r))
         yield r
 
 
@@ -57,16 +58,16 @@ def test_announced(machine):
 def test_writes_go_through_the_shim(machine):
     done = blower(machine, 0.5)
     assert done["fan"] == "blower" and done["speed"] == 0.5 and done["completed"] is True
-    wait_for("the fan turns", lambda: abs(pin(machine, "PD7") - 0.5) < 0.01, 2)
+    wait_for("the fan turns", lambda: abs(pin(machine, "PD7") - 0.5) < 0.01)
     machine.shim.pause()  # nobody writes past it
     try:
         later = Later(blower, machine, 0)
-        time.sleep(0.8)
+        time.sleep(0.8)  # well within the 3 s that the component waits for the shim
         assert not later.done and pin(machine, "PD7") > 0.4
     finally:
         machine.shim.resume()
-    assert later.answer(10)["speed"] == 0
-    wait_for("the fan stops", lambda: pin(machine, "PD7") == 0, 2)
+    assert later.answer()["speed"] == 0
+    wait_for("the fan stops", lambda: pin(machine, "PD7") == 0)
 
 
 def test_by_http_too(machine):
@@ -75,7 +76,7 @@ def test_by_http_too(machine):
     assert status_ == 200 and done["speed"] == 0.5
     status_, done = http_call(machine, "POST", "/api/pwm_control/ramp", {"pin": "light", "start_value": "0", "end_value": "1", "duration": "0.5", "steps": "5"})
     assert status_ == 200 and done["pin"] == "light" and done["steps"] == 5, done
-    wait_for("the end of the ramp", lambda: pin(machine, "PD4") > 0.99, 5)
+    wait_for("the end of the ramp", lambda: pin(machine, "PD4") > 0.99)
     assert http_call(machine, "POST", "/api/pwm_control/set", body={"pin": "light", "value": 0})[0] == 200
     assert pin(machine, "PD4") == 0 and blower(machine, 0)["speed"] == 0
 
@@ -90,11 +91,11 @@ def test_errors_come_back_whole(machine):
         with pytest.raises(rig.RpcError) as e:
             blower(machine, 0.5)
         assert e.value.error["data"]["error_code"] == "EMERGENCY_STOP_ACTIVE" and e.value.error["code"] == 503
-        wait_for("the component tells it", lambda: status(machine)["safety"]["emergency_stop_active"], 3)
+        wait_for("the component tells it", lambda: status(machine)["safety"]["emergency_stop_active"])
         assert pin(machine, "PD7") == 0
     finally:
         ok(post(machine, "system/reset"))
-    wait_for("all is well again", lambda: not status(machine)["safety"]["emergency_stop_active"], 5)
+    wait_for("all is well again", lambda: not status(machine)["safety"]["emergency_stop_active"])
 
 
 def queued(machine):
@@ -110,7 +111,7 @@ def test_question_about_a_failed_pick(machine):
         """A batch whose first command fails; its question."""
         ok(post(machine, "queue/batch", {"commands": [{"command": "pick_and_place", "parameters": empty}, rest]}))
         wait_for("the question", lambda: queued(machine)["holds"] == ["paused"] and queued(machine)["executing"], 20)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline and not any(m == "notify_gcode_response" and p == ["// action:prompt_show"] for m, p in c.heard):
             c.listen(0.1)
         lines = [p[0] for m, p in c.heard if m == "notify_gcode_response"]
@@ -131,24 +132,24 @@ def test_question_about_a_failed_pick(machine):
         drops = machine.sim_cmd("status")["drops"]
         machine.gcode(retry)
         wait_for("the part is placed and the rest done", lambda: machine.sim_cmd("status")["drops"] == drops + 1 and pin(machine, "PD3") == 1, 20)
-        wait_for("the queue is empty", lambda: queued(machine)["queue_size"] == 0 and not queued(machine)["paused"], 5)
+        wait_for("the queue is empty", lambda: queued(machine)["queue_size"] == 0 and not queued(machine)["paused"])
         ended()
         c.wait_for_line("// KlipperPlace: placed a part by N1 at X130 Y130 Z-29.9")
         events = [e for e in status(machine)["events"] if e["what"] in ("placed", "failed")]
         assert [e["what"] for e in events[:2]] == ["placed", "failed"] and events[0]["nozzle"] == "N1"
         ask(light[1])
         machine.gcode(skip)
-        wait_for("the rest is done", lambda: pin(machine, "PD3") == 0, 10)
+        wait_for("the rest is done", lambda: pin(machine, "PD3") == 0)
         ended()
         ask(light[0])
         machine.gcode(stop)
-        wait_for("the batch is gone", lambda: queued(machine)["queue_size"] == 0, 5)
+        wait_for("the batch is gone", lambda: queued(machine)["queue_size"] == 0)
         ended()
         assert queued(machine)["holds"] == ["paused"] and pin(machine, "PD3") == 0
         ok(post(machine, "system/resume"))
         ask(light[0])
         ok(post(machine, "system/resume"))  # the way without a dialog: skip
-        wait_for("the rest is done", lambda: pin(machine, "PD3") == 1, 10)
+        wait_for("the rest is done", lambda: pin(machine, "PD3") == 1)
         ended()
         history = [(e["command"], e["error_code"]) for e in ok(machine.get("/api/v1/queue/history?limit=20"))["entries"] if e["command"] == "pick_and_place"]
         assert [h for h in history if h[1]][:3] == [("pick_and_place", "VACUUM_FAILED")] * 3, history
@@ -157,18 +158,20 @@ def test_question_about_a_failed_pick(machine):
 
 def test_shim_goes_and_comes(machine):
     machine.shim.pause()
-    later = Later(blower, machine, 0.5)
-    time.sleep(0.3)
-    machine.shim.kill()
-    with pytest.raises(rig.RpcError) as e:
-        later.answer(10)
-    assert e.value.error["data"]["error_code"] == "OUTCOME_UNKNOWN"
-    wait_for("it is missed", lambda: not status(machine)["shim"]["connected"], 5)
+    with Client(machine) as c:
+        c.link.send(json.dumps({"jsonrpc": "2.0", "id": "set", "method": SET, "params": {"fan": "blower", "speed": 0.5}}))
+        c.call("server.info")  # answered behind it: the shim has been asked
+        machine.shim.kill()
+        answer = json.loads(c.link.receive(30))
+        while answer.get("id") != "set":
+            answer = json.loads(c.link.receive(30))
+    assert answer["error"]["data"]["error_code"] == "OUTCOME_UNKNOWN", answer
+    wait_for("it is missed", lambda: not status(machine)["shim"]["connected"])
     assert blower(machine, 0.25)["speed"] == 0.25  # now by the component itself
     assert abs(pin(machine, "PD7") - 0.25) < 0.01
     machine.shim.start()
     machine.wait_shim_ready()
-    wait_for("it is announced again", lambda: announced(machine), 5)
+    wait_for("it is announced again", lambda: announced(machine))
     assert blower(machine, 0)["speed"] == 0
     machine.moonraker_call("server.restart")
     # It answers before it goes, and a SIGTERM on its way is lost to it: the new one must be there before the test ends.
@@ -190,7 +193,7 @@ def test_configuration_to_start_from(tmp_path):
     local = "[machine]\nprovider: none\nvalidate_service: False\nvalidate_config: False\n[file_manager]\ncheck_klipper_config_path: False\n[announcements]\nenable_moonlight: False\n"
     with rig.Rig(component=True, configs=files, moonraker_extra=local, klipperplace_extra=f"[history]\ndatabase: {tmp_path}/klipperplace.db\n",
                  world_extra="button stop pin=PG1 state=0") as machine:
-        wait_for("the shim is announced", lambda: announced(machine), 5)
+        wait_for("the shim is announced", lambda: announced(machine))
         s = status(machine)
         assert not [n for n in s["nozzles"] + s["feeders"] if n["fault"]], s
         assert "config field=" not in machine.shim.output()
@@ -199,13 +202,13 @@ def test_configuration_to_start_from(tmp_path):
         assert [w["name"] for w in machine.moonraker_call("server.webcams.list")["webcams"]] == ["KlipperPlace"]
         helpers.make_homed(machine)
         machine.gcode("PNP_LIGHTS S=0.5")
-        wait_for("both lights", lambda: all(abs(pin(machine, p) - 0.5) < 0.01 for p in ("PD4", "PD5")), 3)
+        wait_for("both lights", lambda: all(abs(pin(machine, p) - 0.5) < 0.01 for p in ("PD4", "PD5")))
         ok(post(machine, "feeder/advance", {"feeder": "feeder1", "distance": 4}))
         ok(post(machine, "pnp/pick_and_place", {"x": 40, "y": 20, "place_x": 120, "place_y": 120, "nozzle": "N1", "feedrate": 24000}))
         assert machine.sim_cmd("status")["drops"] == 1
         machine.gcode("PNP_PARK\nM400")
         assert abs(helpers.axis(machine, "x")) < 0.02 and abs(helpers.axis(machine, "z")) < 0.02
         machine.gcode("PNP_OFF\nM400")
-        wait_for("lights off", lambda: pin(machine, "PD4") == 0, 3)
+        wait_for("lights off", lambda: pin(machine, "PD4") == 0)
         machine.sim_cmd("press stop")
-        wait_for("the button stops it", lambda: machine.klippy_state()[0] == "shutdown", 3)
+        wait_for("the button stops it", lambda: machine.klippy_state()[0] == "shutdown")

@@ -128,12 +128,16 @@ def test_pick_and_place_as_two_commands(ready, nozzle):
 
 def test_z_goes_up_before_it_crosses(ready):
     """A nozzle that is down when the command comes is raised first; XY is crossed only at travel height."""
-    add_part(ready, 60, 60)
-    go(ready, x=62, y=61)
-    go(ready, z=-27)
-    mark = time.monotonic()
-    ok(post(ready, "pnp/pick_and_place", job("N1", place_x=61, place_y=60, place_height=z_of("N1", PICK_Z), feedrate=2400)))  # 7 mm up take 0.2 s
-    moved = [e for e in ready.events("motion_start") if e["t"] >= mark and e["stepper"] in ("x", "y", "z")]
+    def from_below():
+        ready.sim_cmd("remove_parts 0 0 400 400")
+        add_part(ready, 60, 60)
+        go(ready, x=62, y=61)
+        go(ready, z=-27)
+        mark = time.monotonic()
+        ok(post(ready, "pnp/pick_and_place", job("N1", place_x=61, place_y=60, place_height=z_of("N1", PICK_Z), feedrate=2400)))  # 7 mm up take 0.2 s
+        return [e for e in ready.events("motion_start") if e["t"] >= mark and e["stepper"] in ("x", "y", "z")]
+
+    moved = helpers.undisturbed(ready, from_below)
     assert moved[0]["stepper"] == "z" and moved[0]["dir"] == 1
     assert next(e["t"] for e in moved if e["stepper"] in "xy") - moved[0]["t"] == pytest.approx(0.195, abs=0.02)
 
@@ -142,7 +146,7 @@ def test_a_sequence_holds_the_lane(ready):
     """A move that comes in the middle runs after the place."""
     part = add_part(ready, 60, 60)
     whole = Later(post, ready, "pnp/pick_and_place", job("N1"))
-    ready.sim_cmd("wait_pin n1.valve 1 8000")
+    ready.sim_cmd("wait_pin n1.valve 1 20000", timeout=25)
     move = Later(post, ready, "motion/move", {"x": 10, "feedrate": 12000, "wait": True})
     write = Later(post, ready, "gpio/write", {"pin": "light", "value": 1, "wait": True})
     ok(whole.answer())
@@ -244,12 +248,18 @@ def test_sensor_stuck_at_part(ready):
 
 # ---- somebody else at the machine ---------------------------------------------------------------------------------------------
 
+def slow_pick(machine):
+    """A pick and place that goes up for two seconds after the valve has opened: time for somebody to come in between."""
+    add_part(machine, 60, 60)
+    go(machine, x=60, y=60)
+    return Later(post, machine, "pnp/pick_and_place", job("N1", feedrate=330))
+
+
 @pytest.mark.smoke
 def test_foreign_move_between_pick_and_place(ready):
     """Klipper runs another client's move as soon as our pick script has ended, while we look at the vacuum."""
-    add_part(ready, 60, 60)
-    whole = Later(post, ready, "pnp/pick_and_place", job("N1"))
-    ready.sim_cmd("wait_pin n1.valve 1 8000")
+    whole = slow_pick(ready)
+    ready.sim_cmd("wait_pin n1.valve 1 20000", timeout=25)
     ready.gcode("G90\nG1 X75 F6000\nM400")
     body = refused(whole.answer(), "INTERLOCK")
     assert body["details"]["step"] == "verify_pick"
@@ -265,7 +275,7 @@ def test_foreign_modes_between_pick_and_place(ready):
     part = add_part(ready, 60, 60)
     ready.gcode("SAVE_GCODE_STATE NAME=_test_clean")
     whole = Later(post, ready, "pnp/pick_and_place", job("N1"))
-    ready.sim_cmd("wait_pin n1.valve 1 8000")
+    ready.sim_cmd("wait_pin n1.valve 1 20000", timeout=25)
     ready.gcode("G91\nSET_GCODE_OFFSET X=5 Y=5 Z=-0.5\nM220 S50")
     try:
         ok(whole.answer())
@@ -277,9 +287,8 @@ def test_foreign_modes_between_pick_and_place(ready):
 
 def test_motors_switched_off_between_pick_and_place(ready):
     """M84 in the middle: the rest does not run, and it is an error."""
-    add_part(ready, 60, 60)
-    whole = Later(post, ready, "pnp/pick_and_place", job("N1"))
-    ready.sim_cmd("wait_pin n1.valve 1 8000")
+    whole = slow_pick(ready)
+    ready.sim_cmd("wait_pin n1.valve 1 20000", timeout=25)
     ready.gcode("M84")
     body = check_envelope(whole.answer())
     assert body["status"] == "error" and body["error_code"] in ("EXECUTION_FAILED", "HOMING_REQUIRED", "INTERLOCK"), body

@@ -6,14 +6,15 @@ something holds the queue; counted at the simulator and in Moonraker's record of
 """
 import random
 import re
+import socket
 import time
 
 import pytest
 
 import rig
 from ws_client import Client, RpcFailed
-from helpers import (FAST, Later, X_STEP, axis, get, go, make_homed, make_ready, nothing_reaches_klipper, ok, pin, post, refused, scripts, fields, steps, still,
-                     wait_for, BASE)
+from helpers import (FAST, Later, X_STEP, axis, get, go, make_homed, make_ready, nothing_reaches_klipper, ok, pin, post, refused, scripts, fields, http_text, show,
+                     steps, still, wait_for, BASE)
 
 FEED_STEP = 0.01  # mm, of world.txt
 ENTRIES = 200
@@ -26,7 +27,7 @@ PRINTER = "[virtual_sdcard]\npath: {gcodes}\n"
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory):
     folder = tmp_path_factory.mktemp("queue")
-    (folder / "dwell.gcode").write_text("G4 P700\nM400\nG4 P700\nM400\n")
+    (folder / "dwell.gcode").write_text("G4 P2000\nM400\nG4 P2000\nM400\n")
     with rig.Rig(printer_extra=PRINTER.format(gcodes=folder),
                  klipperplace_extra=f"[history]\ndatabase: {folder}/history.db\n[gcode_driver]\nmax_queue_size: {SIZE}\n") as r:
         yield r
@@ -130,6 +131,8 @@ def test_cancel_and_clear(homed):
     refused(delete(homed, f"queue/cancel?queue_id={keep}"), "INVALID_REQUEST")
     ok(post(homed, "system/pause"))
     ids = [add(homed, "move", x=x, feedrate=FAST) for x in (40, 41, 42)]
+    ok(post(homed, "motion/wait"))
+    still(homed)
     with nothing_reaches_klipper(homed):
         assert ok(delete(homed, "queue/clear")) == {"cleared_count": 3}
         ok(post(homed, "system/resume"))
@@ -141,15 +144,15 @@ def test_cancel_and_clear(homed):
 
 def test_pause_lets_the_command_under_way_end(homed):
     go(homed, x=10)
-    long = add(homed, "move", x=110, feedrate=6000, wait=True)
+    long = add(homed, "move", x=90, feedrate=1200, wait=True)
     add(homed, "move", x=20, feedrate=FAST)
-    wait_for("it moves", lambda: steps(homed)["moving"], 3)
+    wait_for("it moves", lambda: steps(homed)["moving"])
     assert queue(homed)["current_command"]["queue_id"] == long
     refused(delete(homed, f"queue/cancel?queue_id={long}"), "INVALID_REQUEST")
     ok(post(homed, "system/pause"))
-    wait_for("it ends", lambda: not queue(homed)["executing"], 10)
+    wait_for("it ends", lambda: not queue(homed)["executing"])
     still(homed)
-    assert axis(homed, "x") == pytest.approx(110, abs=X_STEP)
+    assert axis(homed, "x") == pytest.approx(90, abs=X_STEP)
     with nothing_reaches_klipper(homed):
         assert ended(homed)[long]["state"] == "done"
         go_on = time.time()
@@ -162,11 +165,13 @@ def test_pause_lets_the_command_under_way_end(homed):
 def test_others_use_the_lane_between_entries(homed):
     """A direct command does not wait for the whole queue."""
     go(homed, x=10)
-    ok(post(homed, "queue/batch", {"commands": [move(20 + i, wait=True) for i in range(6)]}))
-    wait_for("the queue runs", lambda: queue(homed)["executing"], 3)
+    since = time.time()
+    ok(post(homed, "queue/batch", {"commands": [move(20 + i, wait=True) for i in range(10)]}))
+    wait_for("the queue runs", lambda: queue(homed)["executing"])
     ok(post(homed, "gpio/write", {"pin": "valve1", "value": 1}))
-    assert queue(homed)["queue_size"] > 0
     drain(homed)
+    sent = ["pin" if "PIN=valve1" in s else "move" for s in scripts(homed, since) if "PIN=valve1" in s or "G1 X" in s]
+    assert sent.count("move") == 10 and sent.index("pin") < 10
     ok(post(homed, "gpio/write", {"pin": "valve1", "value": 0, "wait": True}))
 
 
@@ -251,7 +256,7 @@ def test_an_emergency_stop_holds_the_queue_and_reset_leaves_it_held(homed):
     go(homed, x=10)
     running = add(homed, "move", x=250, feedrate=3000, wait=True)
     waiting = [add(homed, "move", x=x, feedrate=FAST) for x in (30, 40)]
-    wait_for("it moves", lambda: steps(homed)["moving"], 3)
+    wait_for("it moves", lambda: steps(homed)["moving"])
     ok(post(homed, "system/emergency_stop", {"reason": "test"}))
     status = queue(homed)
     assert status["holds"] == ["safety"] and not status["executing"] and [e["queue_id"] for e in status["queued_commands"]] == waiting
@@ -262,7 +267,7 @@ def test_an_emergency_stop_holds_the_queue_and_reset_leaves_it_held(homed):
     ok(post(homed, "system/reset", timeout=40))
     since = time.time()
     total = steps(homed)["total_steps"]
-    wait_for("the machine is ready", lambda: ok(get(homed, "position"))["stale"] is False, 5)
+    wait_for("the machine is ready", lambda: ok(get(homed, "position"))["stale"] is False)
     assert queue(homed)["holds"] == ["paused", "safety"]
     assert scripts(homed, since) == [] and steps(homed)["total_steps"] == total
     ok(post(homed, "system/resume"))
@@ -277,13 +282,13 @@ def test_klipper_that_goes_away_holds_what_waits(homed):
     ok(post(homed, "system/pause"))
     add(homed, "gpio_write", pin="valve1", value=1)
     homed.moonraker_call("printer.firmware_restart")
-    wait_for("it is away", lambda: queue(homed)["holds"] == ["paused", "safety"], 10)
+    wait_for("it is away", lambda: queue(homed)["holds"] == ["paused", "safety"])
     refused(post(homed, "system/resume"), "KLIPPY_DISCONNECTED")
     homed.wait_ready(20)
     assert pin(homed, "n1.valve") == 0 and queue(homed)["queue_size"] == 1
     ok(post(homed, "system/resume"))
     drain(homed)
-    wait_for("it runs", lambda: pin(homed, "n1.valve") == 1, 2)
+    wait_for("it runs", lambda: pin(homed, "n1.valve") == 1)
     ok(post(homed, "gpio/write", {"pin": "valve1", "value": 0, "wait": True}))
 
 
@@ -291,15 +296,15 @@ def test_a_file_print_holds_the_queue(homed):
     ok(post(homed, "system/pause"))
     add(homed, "gpio_write", pin="valve1", value=1)
     homed.gcode("SDCARD_PRINT_FILE FILENAME=dwell.gcode")
-    wait_for("held", lambda: "print" in queue(homed)["holds"], 3)
+    wait_for("held", lambda: "print" in queue(homed)["holds"])
     assert "file print" in refused(post(homed, "system/resume"), "INTERLOCK")["error_message"]
     wait_for("the print ends", lambda: not homed.moonraker_call("printer.objects.query", {"objects": {"virtual_sdcard": ["is_active"]}})
-             ["status"]["virtual_sdcard"]["is_active"], 10)
-    wait_for("the mirror knows", lambda: post(homed, "gpio/write", {"pin": "valve2", "value": 0})[0] == 200, 3)
+             ["status"]["virtual_sdcard"]["is_active"])
+    wait_for("the mirror knows", lambda: post(homed, "gpio/write", {"pin": "valve2", "value": 0})[0] == 200)
     assert pin(homed, "n1.valve") == 0 and "print" in queue(homed)["holds"]
-    wait_for("the monitors know", lambda: post(homed, "system/resume")[0] == 200, 5)
+    wait_for("the monitors know", lambda: post(homed, "system/resume")[0] == 200)
     drain(homed)
-    wait_for("it runs", lambda: pin(homed, "n1.valve") == 1, 2)
+    wait_for("it runs", lambda: pin(homed, "n1.valve") == 1)
     ok(post(homed, "gpio/write", {"pin": "valve1", "value": 0, "wait": True}))
 
 
@@ -321,7 +326,7 @@ def test_batch_runs_in_order_and_answers_with_all(homed):
 
 def test_parallel_reads_do_not_wait_for_motion(homed):
     go(homed, x=10)
-    commands = [move(110, feedrate=6000, wait=True), {"command": "get_position", "parameters": {"live": True}}, move(10)]
+    commands = [move(110, feedrate=3000, wait=True), {"command": "get_position", "parameters": {"live": True}}, move(10)]
     results = ok(post(homed, "batch/execute", {"commands": commands, "parallel": True}))["results"]
     assert results[0]["data"]["completed"] is True
     assert results[1]["data"]["position"]["x"] < 109, "the read waited for the move"
@@ -369,8 +374,10 @@ def test_a_batch_is_checked_before_it_begins(homed):
 def test_a_client_that_leaves_ends_its_batch(homed):
     go(homed, x=10)
     since = time.time()
-    with pytest.raises(OSError):
-        post(homed, "batch/execute", {"commands": [move(60, feedrate=6000, wait=True), move(20), move(30)]}, timeout=0.3)
+    with socket.create_connection(("127.0.0.1", homed.port)) as s:
+        s.sendall(http_text("POST", BASE + "batch/execute", show({"commands": [move(60, feedrate=1200, wait=True), move(20), move(30)]})))
+        wait_for("it moves", lambda: steps(homed)["moving"])
+    wait_for("the batch is over", lambda: not ok(get(homed, "status"))["queue"]["size"])
     still(homed)
     assert axis(homed, "x") == pytest.approx(60, abs=X_STEP)
     assert targets(homed, since) == [60]
@@ -381,15 +388,15 @@ def test_a_client_that_leaves_ends_its_batch(homed):
 def test_a_server_that_is_stopped_leaves_everything_in_order(homed):
     """SIGTERM with an entry and a batch under way; the sanitizers see that nothing is left over."""
     go(homed, x=10)
-    running = add(homed, "move", x=110, feedrate=6000, wait=True)
-    wait_for("it moves", lambda: steps(homed)["moving"], 3)
+    running = add(homed, "move", x=110, feedrate=1200, wait=True)
+    wait_for("it moves", lambda: steps(homed)["moving"])
     ok(post(homed, "queue/batch", {"commands": [move(20)] * 20}))
     Later(post, homed, "batch/execute", {"commands": [{"command": "get_position", "parameters": {"live": True}}, move(30)]})
     Later(post, homed, "motion/move", {"x": 40, "feedrate": FAST})
-    time.sleep(0.1)
+    wait_for("all wait", lambda: ok(get(homed, "status"))["queue"]["size"] == 20 + 3)
     assert homed.shim.stop() == []
     homed.shim.start()
-    homed.wait_shim_ready(10)
+    homed.wait_shim_ready(30)
     assert queue(homed)["queue_size"] == 20 and "interrupted" in queue(homed)["holds"]
     entry = ended(homed)[running]
     assert (entry["state"], entry["error_code"], entry["parameters"]["x"]) == ("interrupted", "OUTCOME_UNKNOWN", 110)
@@ -512,9 +519,9 @@ def test_kill_9_loses_nothing_and_repeats_nothing(homed):
             if kills == wanted or kills - mine == 10:
                 drain(homed)
                 homed.shim.kill()
-                adding.answer(10)
+                adding.answer()
                 homed.shim.start()
-                homed.wait_shim_ready(10)
+                homed.wait_shim_ready(30)
                 if queue(homed)["queue_size"]:
                     ok(post(homed, "system/resume"))
                     drain(homed)
@@ -522,9 +529,9 @@ def test_kill_9_loses_nothing_and_repeats_nothing(homed):
             time.sleep(draw.uniform(0, 0.5))
             homed.shim.kill()
             kills += 1
-            adding.answer(10)
+            adding.answer()
             homed.shim.start()
-            homed.wait_shim_ready(10)
+            homed.wait_shim_ready(30)
             still(homed)
             with nothing_reaches_klipper(homed):
                 status = queue(homed)

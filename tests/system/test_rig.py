@@ -13,6 +13,7 @@ import pytest
 
 import rig
 import rig_process
+from helpers import Stalls
 
 TESTS = Path(rig.__file__).resolve().parent
 
@@ -20,12 +21,14 @@ TESTS = Path(rig.__file__).resolve().parent
 @pytest.fixture(scope="module")
 def machine():
     """This file looks below the shim: simulated machine, Klipper and Moonraker."""
-    with rig.Rig(shim=False) as r:
+    began = time.monotonic()
+    with Stalls() as stalls, rig.Rig(shim=False) as r:
         r.gcode("G28\nM400")
+        r.stalled_s = stalls.allowed(began, time.monotonic() - began)
         yield r
 
 
-def gone(pid, timeout=5.0):
+def gone(pid, timeout=30.0):
     """True when the process ends in time."""
     deadline = time.monotonic() + timeout
     while rig_process.start_time(pid) is not None:
@@ -50,7 +53,7 @@ def children_of(pid):
 
 def settled(machine, stepper):
     """The stepper's counters once it stands: M400 answers a little before the last step's time has come."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (counters := machine.sim_cmd(f"steps {stepper}"))["moving"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -71,7 +74,7 @@ def test_ready(machine):
     assert machine.klippy_state()[0] == "ready"
     status = machine.sim_cmd("status")
     assert status["mcu"]["configured"] and not status["mcu"]["shutdown"]
-    assert status["counts"]["late"] == 0
+    assert status["counts"]["late_max_us"] / 1e6 <= machine.stalled_s, "late, and nobody kept Klipper waiting"
 
 
 @pytest.mark.smoke
@@ -110,7 +113,7 @@ def test_kill_and_restart_moonraker(machine):
 def test_kill_and_restart_klipper(machine):
     boots = machine.sim_cmd("status")["mcu"]["boots"]
     machine.klipper.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while machine.klippy_state()[0] == "ready" and time.monotonic() < deadline:
         time.sleep(0.05)
     assert machine.klippy_state()[0] != "ready"
@@ -126,7 +129,7 @@ def test_pause_and_resume(machine):
     with pytest.raises(OSError):
         machine.moonraker_call("server.info", timeout=0.5)
     machine.moonraker.resume()
-    assert machine.moonraker_call("server.info", timeout=5)["klippy_connected"]
+    assert machine.moonraker_call("server.info")["klippy_connected"]
 
 
 def test_kill_and_restart_sim(make_rig):
@@ -135,7 +138,7 @@ def test_kill_and_restart_sim(make_rig):
     machine.sim.kill()
     machine.klipper.kill()
     machine.sim.start()
-    machine._wait(lambda: machine.sim_cmd("status")["ok"], 5, "the simulated machine")
+    machine._wait(lambda: machine.sim_cmd("status")["ok"], 30, "the simulated machine")
     machine.klipper.start()
     machine.wait_ready(20)
     assert machine.sim_cmd("status")["mcu"]["configured"]
@@ -152,7 +155,7 @@ def test_kill_and_restart_shim_by_websocket(make_rig):
     with pytest.raises(ConnectionError):
         machine.get("/health")
     machine.shim.start()
-    machine.wait_shim_ready(10)
+    machine.wait_shim_ready(30)
     assert [p.pid for p in machine.parts if p is not machine.shim] == others
     status, answer, _ = machine.post("/api/v1/motion/move", "{not json", headers={"Content-Type": "application/json"})
     assert status == 400 and answer["status"] == "error"
@@ -193,7 +196,7 @@ def test_killed_owner_takes_all_with_it(number):
     pids = [pid for pid, _ in json.loads((folder / "run.json").read_text())["children"]]
     assert len(pids) >= 3 and all(rig_process.start_time(pid) for pid in pids)
     owner.send_signal(number)
-    owner.wait(10)
+    owner.wait(30)
     owner.stdout.close()
     assert all(gone(pid) for pid in pids)
     assert folder.exists() == (number == signal.SIGKILL)

