@@ -7,6 +7,7 @@
 #     --moonraker DIR      Moonraker's git checkout (default ~/moonraker; without one, the wheel in its environment)
 #     --env DIR            Moonraker's Python environment (default ~/moonraker-env)
 #     --data DIR           Moonraker's data folder (default ~/printer_data)
+#     --klipper DIR        Klipper's checkout (default ~/klipper); the extra for it is linked there and does nothing before printer.cfg names it
 #     --no-packages        Debian packages are there already
 #     --no-build           the build is there already
 #     --no-service         no systemd unit: klipperplaced is started otherwise
@@ -15,7 +16,7 @@ cd "$(dirname "$0")/.."
 
 REPO=$PWD
 BUILD=build-install
-MOONRAKER=$HOME/moonraker ENV=$HOME/moonraker-env DATA=$HOME/printer_data
+MOONRAKER=$HOME/moonraker ENV=$HOME/moonraker-env DATA=$HOME/printer_data KLIPPER=$HOME/klipper
 UNITS=${KP_SYSTEMD_DIR:-/etc/systemd/system}   # the tests have one of their own
 UNIT=klipperplace.service   # named as the section [update_manager klipperplace]: it manages no other
 PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libmicrohttpd-dev libwebsockets-dev libjansson-dev libsqlite3-dev python3-dev)
@@ -39,14 +40,16 @@ while [ $# -gt 0 ]; do
         --moonraker) MOONRAKER=${2:?}; shift ;;
         --env) ENV=${2:?}; shift ;;
         --data) DATA=${2:?}; shift ;;
+        --klipper) KLIPPER=${2:?}; shift ;;
         --no-packages) packages=no ;;
         --no-build) build=no ;;
         --no-service) service=no ;;
-        *) sed -n '3,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        *) sed -n '3,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
 case $REPO$DATA in *[[:space:]\"%\\]*) die "a folder's name has a blank, a quote, a % or a backslash: $REPO, $DATA" ;; esac
+EXTRA=$KLIPPER/klippy/extras/klipperplace
 CONF=$DATA/config/moonraker.conf ASVC=$DATA/moonraker.asvc CFG=$DATA/config/klipperplace.cfg
 
 # Where Moonraker keeps its components: asked of the Python that runs it.
@@ -78,12 +81,17 @@ install_packages() {
     root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-link() { # TARGET LINK
-    if [ -L "$2" ] && [ "$(readlink "$2")" = "$1" ]; then return; fi
+link() { # TARGET LINK; false when it was there
+    if [ -L "$2" ] && [ "$(readlink "$2")" = "$1" ]; then return 1; fi
     if [ -e "$2" ] && [ ! -L "$2" ]; then die "$2 is there and no link of ours: move it away first"; fi
-    ln -sfn "$1" "$2"
+    ln -sfn "$1" "$2" || die "$2 cannot be linked"
     say "linked $2"
-    restart=yes
+}
+
+# Klipper loads it when printer.cfg has [klipperplace], so nothing need be restarted for it.
+link_extra() {
+    if [ -d "${EXTRA%/*}" ]; then link "$REPO/klipper_cfg/extras/klipperplace" "$EXTRA" || true
+    else say "${EXTRA%/*} is not there: the Klipper extra is left out; see --klipper"; fi
 }
 
 # The sample with Moonraker's socket and the database set: what the service reads, and where queue, history and keys outlive it.
@@ -208,8 +216,9 @@ install() {
         scripts/build "$BUILD" --buildtype=release -Dtests=false
     fi
     [ -f "$BUILD/moonraker_ext/_kp.abi3.so" ] || die "$BUILD/moonraker_ext/_kp.abi3.so is missing: run without --no-build"
-    link "$REPO/$BUILD/moonraker_ext/_kp.abi3.so" "$REPO/moonraker_ext/klipperplace/_kp.abi3.so"
-    link "$REPO/moonraker_ext/klipperplace" "$place/klipperplace"
+    if link "$REPO/$BUILD/moonraker_ext/_kp.abi3.so" "$REPO/moonraker_ext/klipperplace/_kp.abi3.so"; then restart=yes; fi
+    if link "$REPO/moonraker_ext/klipperplace" "$place/klipperplace"; then restart=yes; fi
+    link_extra
     if [ ! -e "$CFG" ]; then
         (umask 077; our_cfg > "$CFG")
         say "wrote $CFG: describe your machine there"
@@ -239,6 +248,11 @@ uninstall() {
     fi
     if [ -L "$place/klipperplace" ]; then rm "$place/klipperplace"; say "removed $place/klipperplace"; fi
     rm -f moonraker_ext/klipperplace/_kp.abi3.so
+    if [ -L "$EXTRA" ]; then
+        rm "$EXTRA"
+        say "removed $EXTRA"
+        ! grep -lE '^\[(klipperplace|pnp_sensor .*)\]' "$DATA"/config/*.cfg 2>/dev/null || say "Klipper will not start with [klipperplace] or [pnp_sensor ...] in these: take the sections out"
+    fi
     if [ -f "$CONF" ] && grep -qxF "$BEGIN" "$CONF"; then
         if sed -n "\\|^$BEGIN\$|,\\|^$END\$|p" "$CONF" | grep -qxF "$NO_END"; then without_ours < "$CONF" | head -c -1 | write "$CONF"
         else without_ours < "$CONF" | write "$CONF"; fi

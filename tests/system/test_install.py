@@ -41,6 +41,12 @@ class Home:
         sh("git", "init", "-q", self.moonraker)
         self.git(self.moonraker, "add", "-A")
         self.git(self.moonraker, "commit", "-qm", "Moonraker")
+        self.extras = path / "klipper" / "klippy" / "extras"  # a Klipper is only looked at for this folder
+        self.extras.mkdir(parents=True)
+        (self.extras / "fan.py").write_text("pass\n")
+        sh("git", "init", "-q", path / "klipper")
+        self.git(path / "klipper", "add", "-A")
+        self.git(path / "klipper", "commit", "-qm", "Klipper")
         self.repo = path / "KlipperPlace"
         for name in ("moonraker_ext", "scripts", "klipper_cfg"):
             shutil.copytree(rig.REPO / name, self.repo / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
@@ -91,6 +97,8 @@ def test_install_and_back(home):
     assert link.is_symlink() and (link / "__init__.py").exists() and (link / "_kp.abi3.so").resolve().exists()
     for line in ("linked", "moonraker.conf", "klipperplace.cfg", "moonraker.asvc", "restarted moonraker"):
         assert line in said, said
+    extra = home.extras / "klipperplace"
+    assert f"linked {extra}" in said and (extra / "timing.py").samefile(home.repo / "klipper_cfg" / "extras" / "klipperplace" / "timing.py")
     conf = home.conf.read_text()
     for section in ("[klipperplace]", "[update_manager klipperplace]", "[webcam KlipperPlace]"):
         assert conf.count(section) == 1, conf
@@ -118,10 +126,11 @@ def test_install_and_back(home):
     assert home.tree() == installed and "restarted moonraker" not in again and "wrote" not in again and "linked" not in again
     assert home.asked() == ["restart klipperplace.service"]
 
-    # Moonraker's hard recovery: nothing of ours is left in its checkout
-    home.git(home.moonraker, "reset", "-q", "--hard")
-    home.git(home.moonraker, "clean", "-qffdx")
-    assert not link.is_symlink()
+    # Moonraker's hard recovery, and Klipper's: nothing of ours is left in their checkouts
+    for checkout in (home.moonraker, home.path / "klipper"):
+        home.git(checkout, "reset", "-q", "--hard")
+        home.git(checkout, "clean", "-qffdx")
+    assert not link.is_symlink() and not extra.is_symlink()
     assert "linked" in home.run() and home.tree() == installed
     assert "restart moonraker" in home.asked()
 
@@ -146,6 +155,22 @@ def test_what_people_wrote_stays(home):
     assert "kept" in home.run("--uninstall")
     assert home.conf.read_text() == CONF + "\n\n[webcam KlipperPlace]\nservice: iframe\nstream_url: /else\n[history]\n"
     assert cfg.exists() and "/mine" in (theme / "navi.json").read_text() and "klipperplace" not in (theme / "navi.json").read_text()
+
+
+def test_klipper_elsewhere_or_not_there(home):
+    """The Klipper extra goes where --klipper says; without a Klipper there the rest is installed. Who takes it back is told what still names it."""
+    elsewhere = home.path / "kalico"
+    (home.path / "klipper").rename(elsewhere)
+    assert "the Klipper extra is left out" in home.run() and (home.moonraker / "moonraker" / "components" / "klipperplace").is_symlink()
+    extra = elsewhere / "klippy" / "extras" / "klipperplace"
+    assert f"linked {extra}" in home.run("--klipper", str(elsewhere)) and extra.is_symlink()
+    assert "restart moonraker" not in home.asked()[4:]  # Moonraker has nothing to do with it
+    printer = home.data / "config" / "printer.cfg"
+    printer.write_text("[printer]\n[klipperplace]\nlead: 0.1\n")
+    said = home.run("--uninstall", "--klipper", str(elsewhere))
+    assert not extra.is_symlink() and f"removed {extra}" in said and str(printer) in said and "take the sections out" in said
+    extra.mkdir()  # somebody's own
+    assert "move it away" in home.run("--klipper", str(elsewhere), good=False) and extra.is_dir() and home.conf.read_text() == CONF
 
 
 def test_refusals(home):
