@@ -2,9 +2,14 @@
 """The Klipper extra on two strict microcontrollers behind lines with delay and jitter: early starts, exact waits, and when Klipper's
 own timing holds.
 
-Invariant: when something moved or switched is read from the simulated machine's record.
+Invariant: when something moved or switched is read from the simulated machine's record, and no test fails for what a busy machine did: what must be quick is
+tried until it is, and what fails while Klipper had to wait for a processor is tried again (undisturbed).
 """
+import contextlib
+import functools
+import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +17,8 @@ import rig
 from helpers import Later, wait_for
 
 LEAD_S = 0.100
+TICK_S = 0.25  # of Klipper's status
+STOPS_A_ROUND = 7  # of test_many_stops
 SECOND = "config - seed=1\n"  # a world without things: pins and steps are counted all the same
 SLOW_S = 0.240  # a start later than this is Klipper's own, which is 0.250 by a clock that the line makes uncertain by some ms
 EXTRA = """
@@ -61,13 +68,65 @@ def extra(machine):
     return machine.moonraker_call("printer.klipperplace.read", {"objects": {"klipperplace": None}})["status"]["klipperplace"]
 
 
+def restart(machine):
+    """Klipper anew: nothing is left of a shutdown, nor of a margin that was too small."""
+    Later(machine.moonraker_call, "printer.firmware_restart")
+    wait_for("Klipper goes", lambda: machine.klippy_state()[0] != "ready" or extra(machine)["why"] == "just started", 30)
+    machine.wait_klipper_ready(60)
+
+
 def ready(machine):
-    """Homed, every motor of the gantry on, and past the seconds after Klipper's start."""
+    """Homed, every motor of the gantry on, and past the seconds after Klipper's start; whole again where a busy machine has spoilt that."""
+    if machine.klippy_state()[0] != "ready" or extra(machine)["stopped"]:
+        restart(machine)
     homed = machine.moonraker_call("printer.objects.query", {"objects": {"toolhead": ["homed_axes"]}})
     if set(homed["status"]["toolhead"]["homed_axes"]) != set("xyz"):
         machine.gcode("G28\nM400")
     machine.gcode("G90\nG1 X100 Y100 Z0 F12000\nM400\nSET_PIN PIN=valve1 VALUE=0\nSET_PIN PIN=light VALUE=0\nM400")
-    wait_for("early starts", lambda: extra(machine)["timing"] == "fast", 15)
+    wait_for("early starts", lambda: extra(machine)["timing"] == "fast", 60)
+    machine.late_before = late(machine)
+
+
+def waited_s(machine):
+    """For how long Klipper and the simulated microcontrollers have wanted a processor and had none, this machine's own waits for its host too."""
+    total = 0
+    for part in (machine.sim, machine.second, machine.klipper):
+        for thread in Path(f"/proc/{part.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it has ended
+                total += int((thread / "schedstat").read_text().split()[1]) / 1e9
+    stolen = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])  # of all processors, in 10 ms
+    return total + stolen / 100
+
+
+class Disturbed(Exception):
+    """What was to be tried did not come about."""
+
+
+def undisturbed(test, times=6):
+    """A test of early starts, made again when it failed while this machine was too busy: a stall longer than the lead is a shutdown, by design."""
+    @functools.wraps(test)
+    def run(fast):
+        for _ in range(times):
+            before = waited_s(fast)
+            try:
+                return test(fast)
+            except Disturbed:
+                pass
+            except (AssertionError, rig.RpcError):
+                if waited_s(fast) - before < 0.1 * LEAD_S:
+                    raise
+            ready(fast)
+        pytest.skip(f"this machine was too busy {times} times")
+    return run
+
+
+def until(bound, measure, tries=25):
+    """What was measured until one was as quick as that; it is quick by what Klipper does, and slow also by what else this machine does."""
+    took = [measure(0)]
+    while took[-1] >= bound and len(took) < tries:
+        took.append(measure(len(took)))
+    assert took[-1] < bound, took
+    return took
 
 
 @pytest.fixture
@@ -83,7 +142,7 @@ def first(machine, what, since, **fields):
     def look():
         found[:] = [e for e in machine.events(what) if e["t"] >= since and all(e[k] == v for k, v in fields.items())]
         return found
-    wait_for(f"{what} {fields}", look, 10)
+    wait_for(f"{what} {fields}", look, 30)
     return found[0]
 
 
@@ -101,9 +160,13 @@ def start_after(machine, script, stepper="x"):
     return first(machine, "motion_start", began, stepper=stepper)["t"] - began
 
 
+def late(machine):
+    return [machine.sim_cmd("status", second=second)["counts"]["late"] for second in (False, True)]
+
+
 def unhurt(machine):
-    both = [machine.sim_cmd("status", second=second) for second in (False, True)]
-    return all(status["counts"]["late"] == 0 and not status["mcu"]["shutdown"] for status in both)
+    down = [machine.sim_cmd("status", second=second)["mcu"]["shutdown"] for second in (False, True)]
+    return not any(down) and late(machine) == machine.late_before
 
 
 def test_just_started(machine):
@@ -111,41 +174,52 @@ def test_just_started(machine):
     status = extra(machine)
     assert set(status["parts"].values()) == {"on"} and status["lead_ms"] == 100.0
     assert status["links"]["mcu"]["srtt"] >= 0.002  # the line's delay, there and back
-    assert pin_after(machine, 1) >= SLOW_S
-    assert status["timing"] == "klipper" and status["why"] == "just started"
     log = [line for line in machine.klippy_log().splitlines() if line.startswith("klipperplace: ")]
     assert len(log) == 1 and "fast_start on" in log[0]
+    took = pin_after(machine, 1)
+    for i in range(5):
+        status = extra(machine)
+        if status["why"] == "just started":
+            break
+        restart(machine)  # a slow machine: the ten seconds were over
+        took = pin_after(machine, 1)
+    assert status["timing"] == "klipper" and status["why"] == "just started"
+    assert took >= SLOW_S
 
 
+@undisturbed
 def test_pin_from_rest(fast):
-    took = [pin_after(fast, i % 2) for i in (1, 2, 3, 4, 5)]
-    assert min(took) <= 0.110 and all(t >= LEAD_S - 0.005 for t in took), took
+    took = until(0.110, lambda i: pin_after(fast, 1 - i % 2))
+    assert all(t >= LEAD_S - 0.005 for t in took), took
     assert unhurt(fast)
 
 
+@undisturbed
 def test_move_and_wait(fast):
     """1 mm and M400 within 150 ms, and no step after the answer."""
-    took = []
-    for i in range(6):
+    def move(i):
         began = time.monotonic()
         fast.gcode(f"G1 X{101 - i % 2} F30000\nM400")
         answered = time.monotonic()
         steps = fast.sim_cmd("steps x")
         assert steps["last_step_s"] <= answered and not steps["queued"]
-        took.append(answered - began)
-    assert min(took) <= 0.150, took
+        return answered - began
+    for _ in range(3):
+        until(0.150, move)
     assert extra(fast)["margin_ms"] > 50
 
 
+@undisturbed
 def test_lone_move(fast):
     """Without a wait behind it, a move does not wait for Klipper's 100 ms of more moves."""
-    took = []
-    for i in range(4):
-        took.append(start_after(fast, f"G1 X{101 - i % 2} F30000"))
+    def move(i):
+        took = start_after(fast, f"G1 X{101 - i % 2} F30000")
         fast.gcode("M400\nG4 P50\nM400")  # a pause by which the simulator tells two motions apart
-    assert min(took) <= LEAD_S + 0.060, took
+        return took
+    until(LEAD_S + 0.060, move)
 
 
+@undisturbed
 def test_no_step_after_a_wait_with_an_input_shaper(fast):
     fast.gcode("SET_INPUT_SHAPER SHAPER_TYPE=mzv SHAPER_FREQ_X=20 SHAPER_FREQ_Y=20")
     try:
@@ -159,70 +233,92 @@ def test_no_step_after_a_wait_with_an_input_shaper(fast):
     assert unhurt(fast)
 
 
+@undisturbed
 def test_homing_is_klippers(fast):
     """From rest to the first step of the homing move: Klipper's own time."""
     fast.gcode("G1 X50 F30000\nM400")
     assert start_after(fast, "G28 X\nM400") >= SLOW_S
-    assert start_after(fast, "G1 X60 F30000\nM400") < SLOW_S
+    until(SLOW_S, lambda i: start_after(fast, f"G1 X{60 - i % 2} F30000\nM400"))
     assert unhurt(fast)
 
 
+@undisturbed
 def test_motors_that_are_off(fast):
-    """The first move of a motor gives its driver Klipper's own time, the next one does not; others are not slowed."""
-    fast.gcode("MANUAL_STEPPER STEPPER=feeder1 ENABLE=0\nSET_STEPPER_ENABLE STEPPER=stepper_y ENABLE=0\nM400")
-    assert pin_after(fast, 1) < SLOW_S
+    """The first move of a motor gives its driver Klipper's own time, the next one does not (but for what Klipper flushes beyond the end of such a
+    move); others are not slowed."""
+    def rested(*script):
+        time.sleep(0.3)
+        return start_after(fast, *script)
+    fast.gcode("MANUAL_STEPPER STEPPER=feeder1 ENABLE=0 SET_POSITION=0\nSET_STEPPER_ENABLE STEPPER=stepper_y ENABLE=0\nM400")
+    until(SLOW_S, lambda i: pin_after(fast, 1 - i % 2))
     assert start_after(fast, "MANUAL_STEPPER STEPPER=feeder1 MOVE=4\nM400", "feeder1") >= SLOW_S
-    time.sleep(0.3)
-    assert start_after(fast, "MANUAL_STEPPER STEPPER=feeder1 MOVE=8\nM400", "feeder1") < SLOW_S
+    until(SLOW_S, lambda i: rested(f"MANUAL_STEPPER STEPPER=feeder1 MOVE={8 - i % 2}\nM400", "feeder1"))
     assert start_after(fast, "G1 X61 Y61 F6000\nM400") >= SLOW_S
-    time.sleep(0.3)  # what Klipper flushes beyond the end of a move of its own timing
-    assert start_after(fast, "G1 X62 Y62 F6000\nM400") < SLOW_S
+    until(SLOW_S, lambda i: rested(f"G1 X{62 - i % 2} Y{62 - i % 2} F6000\nM400"))
     fast.gcode("MANUAL_STEPPER STEPPER=feeder1 SET_POSITION=0")
 
 
+@undisturbed
 def test_printing_a_file_is_klippers(fast):
-    """Two pins with a wait between them, from a file and then from a script."""
+    """Two pins with a wait between them, from a file, which then waits for a sensor, and from a script."""
     lines = "SET_PIN PIN=valve1 VALUE={0}\nM400\nSET_PIN PIN=light VALUE={0}\nM400\n"
-    (fast.data / "gcodes" / "two.gcode").write_text(lines.format(1) + "G4 P100\n")
+    (fast.data / "gcodes" / "two.gcode").write_text(lines.format(1) + "PNP_WAIT SENSOR=vac BELOW=-50 TIMEOUT=50\n")
+    fast.sim_cmd("adc PE1 0.1")
     began = time.monotonic()
     fast.gcode("SDCARD_PRINT_FILE FILENAME=two.gcode")
     one = first(fast, "pin", began, pin="PD2")["t"]
     assert extra(fast)["why"] == "printing a file"
     assert first(fast, "pin", began, pin="PD4")["t"] - one >= SLOW_S
-    wait_for("the end of the file", lambda: extra(fast)["timing"] == "fast", 10)
-    began = time.monotonic()
-    fast.gcode(lines.format(0))
-    gap = first(fast, "pin", began, pin="PD4")["t"] - first(fast, "pin", began, pin="PD2")["t"]
-    assert gap < SLOW_S
+    fast.sim_cmd("adc PE1 0.8")
+    wait_for("the end of the file", lambda: extra(fast)["timing"] == "fast", 30)
+    fast.sim_cmd("adc PE1 auto")
+
+    def gap(i):
+        began = time.monotonic()
+        fast.gcode(lines.format(i % 2))
+        return first(fast, "pin", began, pin="PD4")["t"] - first(fast, "pin", began, pin="PD2")["t"]
+    until(SLOW_S, gap)
 
 
 def test_many_stops(fast):
-    """Stops of every kind in a row, on both microcontrollers: nothing late, no shutdown."""
-    for i in range(1000 if rig.long_run() else 14):
+    """200 stops of every kind in a row, 5,000 in a long run, on both microcontrollers: nothing late, no shutdown."""
+    before = [fast.sim_cmd(f"{what}", second=True)[count] for what, count in (("steps PB0", "total_steps"), ("pin PA0", "changes"))]
+    done, margins = 0, []
+
+    @undisturbed
+    def stops(fast):
+        i = done
         fast.gcode(f"G1 X{100 + i % 2} F30000\nM400\nSET_PIN PIN=valve1 VALUE={i % 2}\nM400\nG1 Z-{i % 3} F6000\nM400\n"
                    f"MANUAL_STEPPER STEPPER=far MOVE={1 - i % 2}\nM400\nSET_PIN PIN=far VALUE={i % 2}\nM400\n"
                    f"MANUAL_STEPPER STEPPER=rotation1 MOVE={i % 2 * 10}\nM400\nG4 P1\nG1 Y{100 + i % 2}\nM400")
-    assert fast.sim_cmd("steps PB0", second=True)["total_steps"] >= 14 * 80 and fast.sim_cmd("pin PA0", second=True)["changes"] >= 13
-    status = extra(fast)
-    assert unhurt(fast) and not status["stopped"]
-    print("smallest margin", status["margin_ms"])
+        status = extra(fast)
+        assert unhurt(fast) and not status["stopped"]
+        margins.append(status["margin_ms"])
+    rounds = (5000 if rig.long_run() else 200) // STOPS_A_ROUND + 1
+    for done in range(rounds):
+        stops(fast)
+    steps, changes = fast.sim_cmd("steps PB0", second=True)["total_steps"], fast.sim_cmd("pin PA0", second=True)["changes"]
+    assert steps - before[0] >= (rounds - 1) * 80 and changes - before[1] >= rounds - 1
+    print(rounds * STOPS_A_ROUND, "stops, smallest margin", min(margins))
 
 
 # ---- reading and telling -------------------------------------------------------------------------------------------------
 
 def test_read_now(machine):
-    """Twenty reads within the time of eight ticks, and what has changed is in the next one."""
-    began = time.monotonic()
+    """Eight of twenty reads in a row take less than half of the tick that each would wait for, and what has changed is in the next one."""
+    took = []
     for i in range(20):
+        began = time.monotonic()
         value = (i % 2) * 0.2 + 0.3
         machine.sim_cmd(f"adc PE1 {value}")
         asked = {"objects": {"pnp_sensor vac": None, "toolhead": ["position"], "no_such": None, "motion_report": None}}
         answer = machine.moonraker_call("printer.klipperplace.read", asked)
+        took.append(time.monotonic() - began)
         assert answer["status"]["no_such"] == {} and list(answer["status"]["toolhead"]) == ["position"]
-    assert time.monotonic() - began < 8 * 0.25
+    assert sorted(took)[7] < TICK_S / 2, took
     machine.sim_cmd("adc PE1 0.5")
-    changed = time.monotonic()
-    wait_for("a new sample", lambda: (s := sensor(machine))["time"] > changed and abs(s["raw"] - 0.5) < 0.001, 1)
+    changed = time.clock_gettime(time.CLOCK_MONOTONIC_RAW)  # Klipper's clock
+    wait_for("a new sample", lambda: (s := sensor(machine))["time"] > changed and abs(s["raw"] - 0.5) < 0.001, 20)
     assert sensor(machine)["value"] == pytest.approx(-45, abs=0.1)
     machine.sim_cmd("adc PE1 auto")
 
@@ -246,30 +342,40 @@ def test_push(machine):
                                          ("release start_button", "gcode_button start_button", "state", "RELEASED"),
                                          ("adc PE1 0.5", "pnp_sensor vac", "value", -45)):
             machine.sim_cmd(line)
-            status = pushes.next(5)["status"]
+            while name not in (status := pushes.next(20)["status"]):
+                pass
             assert status[name][field] == pytest.approx(value, abs=0.1)
     machine.sim_cmd("adc PE1 auto")
     machine.sim_cmd("press start_button")  # nobody listens any more
     machine.sim_cmd("release start_button")
-    wait_for("they are counted", lambda: extra(machine)["unheard"] >= 2, 5)
+    wait_for("they are counted", lambda: extra(machine)["unheard"] >= 2, 20)
 
 
 # ---- PNP_WAIT ------------------------------------------------------------------------------------------------------------
+
+def waiting(machine, after=""):
+    """A script that is in a PNP_WAIT when this returns."""
+    with rig.Pushes(machine.klippy_socket) as console:
+        script = Later(machine.gcode, "RESPOND MSG=now\nPNP_WAIT SENSOR=vac BELOW=-50 TIMEOUT=50" + after)
+        while "now" not in console.next(30)["response"]:
+            pass
+    return script
+
 
 def test_wait_in_time(fast):
     """The script goes on when the vacuum is there: the next pin changes after the level did."""
     fast.sim_cmd("adc PE1 0.1")
     began = time.monotonic()
-    script = Later(fast.gcode, "PNP_WAIT SENSOR=vac BELOW=-50 TIMEOUT=5\nSET_PIN PIN=valve1 VALUE=1\nM400")
+    script = waiting(fast, "\nSET_PIN PIN=valve1 VALUE=1\nM400")
     time.sleep(0.3)
     assert not script.done
     fast.sim_cmd("adc PE1 0.8")
-    script.answer(5)
+    script.answer(40)
     assert first(fast, "pin", began, pin="PD2")["t"] > first(fast, "adc", began, pin="PE1", value=0.8)["t"]
 
 
 def test_wait_for_other_sensors(fast):
-    fast.gcode("PNP_WAIT SENSOR=vacuum1 ABOVE=-5 TIMEOUT=2")  # a temperature_sensor
+    fast.gcode("PNP_WAIT SENSOR=vacuum1 ABOVE=-5 TIMEOUT=20")  # a temperature_sensor
     with pytest.raises(rig.RpcError, match="no sensor 'nothing'"):
         fast.gcode("PNP_WAIT SENSOR=nothing ABOVE=0")
     with pytest.raises(rig.RpcError, match="BELOW or ABOVE"):
@@ -279,8 +385,9 @@ def test_wait_for_other_sensors(fast):
 def test_wait_too_late(fast):
     """Never there: the script ends there, and what follows is not done."""
     fast.sim_cmd("adc PE1 0.1")
-    with pytest.raises(rig.RpcError, match=r"vac is -?0\.\d+ kPa, not below -50.*after 0\.3"):
-        fast.gcode("PNP_WAIT SENSOR=vac BELOW=-50 TIMEOUT=0.3\nSET_PIN PIN=valve1 VALUE=1")
+    with pytest.raises(rig.RpcError, match=r"vac is -?0\.\d+ kPa, not below -50.*after (\d+\.\d+) s") as e:
+        fast.gcode("PNP_WAIT SENSOR=vac BELOW=-50 TIMEOUT=0.5\nSET_PIN PIN=valve1 VALUE=1")
+    assert float(re.search(r"after (\d+\.\d+) s", str(e.value))[1]) >= 0.5
     fast.gcode("M400")
     assert fast.sim_cmd("pin PD2")["value"] == 0
 
@@ -291,24 +398,24 @@ def test_wait_sensor_stuck(fast):
     fast.sim_cmd("fault sensor_stuck n2 0.3")
     fast.gcode("SET_PIN PIN=pump2 VALUE=1\nSET_PIN PIN=valve2 VALUE=1\nM400")
     with pytest.raises(rig.RpcError, match="vac is -22.5"):
-        fast.gcode("PNP_WAIT SENSOR=vac BELOW=-50 TIMEOUT=0.3")
+        fast.gcode("PNP_WAIT SENSOR=vac BELOW=-50 TIMEOUT=0.5")
     fast.sim_cmd("fault sensor_free n2")
     fast.gcode("SET_PIN PIN=pump2 VALUE=0\nSET_PIN PIN=valve2 VALUE=0\nM400")
     fast.sim_cmd("adc PE1 1")
-    wait_for("fault", lambda: sensor(fast)["fault"] == "5.00 V is out of range", 2)
+    wait_for("fault", lambda: sensor(fast)["fault"] == "5.00 V is out of range", 20)
     assert fast.klippy_state()[0] == "ready"
     fast.sim_cmd("adc PE1 auto")
-    wait_for("no fault", lambda: sensor(fast)["fault"] is None, 2)
+    wait_for("no fault", lambda: sensor(fast)["fault"] is None, 20)
 
 
 # ---- what ends it ----------------------------------------------------------------------------------------------------------
 
 def stall(machine, seconds, script):
     """Klipper stands still for so long after the script's first line, whose start is not sent yet: BUSY keeps it from that for some ms.
-    Gives how long it was. Where this machine made it much longer, a shutdown says nothing."""
+    Gives how long it was. Where this machine made it much longer, what came of it says nothing."""
     with rig.Pushes(machine.klippy_socket) as console:
         later = Later(rig.rpc, machine.klippy_socket, "gcode/script", {"script": script.replace("\n", "\nRESPOND MSG=now\nBUSY\n", 1)})
-        while "now" not in console.next(5)["response"]:
+        while "now" not in console.next(20)["response"]:
             pass
         began = time.monotonic()
         machine.klipper.pause()
@@ -316,40 +423,82 @@ def stall(machine, seconds, script):
         machine.klipper.resume()
     was = time.monotonic() - began
     try:
-        later.answer(20)
-    except rig.RpcError:
+        later.answer(30)
+    except rig.RpcError as e:
         if was > seconds + 0.2 * LEAD_S:
-            pytest.skip(f"this machine is too busy: a stall of {seconds:.3f} s became one of {was:.3f}")
+            raise Disturbed(f"a stall of {seconds:.3f} s became one of {was:.3f}") from e
         raise
     return was
 
 
+def stalled(machine, share):
+    """A stall of so much of the lead in the start of a pin's change, and then a move."""
+    value = 1 - machine.sim_cmd("pin PD2")["value"]
+    return stall(machine, LEAD_S * share, f"SET_PIN PIN=valve1 VALUE={value}\nG1 X{100 + value} F30000\nM400")
+
+
+def test_stalls_that_leave_enough(fast):
+    """400 stops in a long run with stalls of up to 0.4 of the lead: no shutdown, the margin shows them, and starts stay early."""
+    done = 0
+
+    @undisturbed
+    def some(fast):
+        longest = stalled(fast, 0.4 * (done % 4 + 1) / 4)
+        status = extra(fast)
+        if longest > 0.45 * LEAD_S:
+            raise Disturbed
+        assert unhurt(fast) and status["timing"] == "fast" and status["margin_ms"] >= 50
+        if done % 4 == 3:
+            assert status["margin_ms"] < 75  # of 100, less the stall of 40 but for what BUSY had left of its time
+    for done in range(400 if rig.long_run() else 12):
+        some(fast)
+
+
+@undisturbed
 def test_stalls(fast):
     """Stalls of up to 0.6 of the lead: no shutdown. The first margin below half brings Klipper's own timing, which is told."""
     with rig.Pushes(fast.klippy_socket, "klipperplace_push") as pushes:
-        longest = max(stall(fast, LEAD_S * 0.25, f"SET_PIN PIN=valve1 VALUE={i % 2}\nG1 X{100 + i % 2} F30000\nM400") for i in range(4))
-        status = extra(fast)
-        if longest < 0.4 * LEAD_S:
-            assert 50 < status["margin_ms"] < 80 and status["timing"] == "fast"
         for i in range(400 if rig.long_run() else 15):
-            stall(fast, LEAD_S * 0.6 * (i % 5 + 1) / 5, f"SET_PIN PIN=valve1 VALUE={i % 2}\nG1 X{100 + i % 2} F30000\nM400")
+            stalled(fast, 0.6 * (i % 5 + 1) / 5)
         status = extra(fast)
         assert unhurt(fast)
         assert status["margin_ms"] < 50 and status["stopped"]
         assert status["timing"] == "klipper" and status["why"] == status["stopped"]
-        assert pushes.next(1)["status"]["klipperplace"]["stopped"] == status["stopped"]
+        while "klipperplace" not in (told := pushes.next(20)["status"]):
+            pass
+        assert told["klipperplace"]["stopped"] == status["stopped"]
         assert "Klipper's own timing until restart" in fast.klippy_log()
         assert pin_after(fast, 1 - fast.sim_cmd("pin PD2")["value"]) >= SLOW_S
 
 
+def test_stall_above_the_lead(fast):
+    """One that is longer than the lead: the microcontroller shuts down, cleanly: nothing moves on, Klipper says what it was, and a restart heals it."""
+    def down():
+        return [fast.sim_cmd("status", second=second)["mcu"]["shutdown"] for second in (False, True)]
+    for _ in range(20):  # one is enough, but on a busy machine it may come when the start is sent
+        with contextlib.suppress(rig.RpcError, Disturbed):
+            stalled(fast, 3)
+        if any(down()):
+            break
+    wait_for("both have stopped", lambda: all(down()), 30)
+    wait_for("Klipper tells it", lambda: fast.klippy_state()[0] == "shutdown", 30)
+    assert "Timer too close" in fast.klippy_state()[1] and fast.klipper.alive
+    with pytest.raises(rig.RpcError, match="Timer too close"):
+        fast.gcode("G1 X100")
+    assert fast.sim_cmd("steps x")["queued"] == 0
+    restart(fast)
+    assert fast.klippy_state()[0] == "ready" and extra(fast)["stopped"] == "" and not any(down())
+
+
 def test_shutdown_while_waiting(machine):
     """The script ends at once, not at its time."""
+    if machine.klippy_state()[0] != "ready":
+        restart(machine)
     machine.sim_cmd("adc PE1 0.1")
-    script = Later(machine.gcode, "PNP_WAIT SENSOR=vac BELOW=-50 TIMEOUT=50")
-    time.sleep(0.5)
+    script = waiting(machine)
     machine.sim_cmd("fault shutdown")
     with pytest.raises(rig.RpcError):
-        script.answer(10)
+        script.answer(30)
     machine.sim_cmd("adc PE1 auto")
 
 
@@ -362,11 +511,11 @@ def test_nothing_is_left(machine):
     sensor_at, macro = text.index("[pnp_sensor vac]"), text.index("[gcode_macro BUSY]")
     config.write_text(text[:start] + text[end:sensor_at] + text[macro:])
     Later(machine.moonraker_call, "printer.firmware_restart")
-    wait_for("the new Klipper", lambda: "klipperplace" not in machine.moonraker_call("printer.objects.list")["objects"], 20)
-    machine.wait_klipper_ready(20)
+    wait_for("the new Klipper", lambda: "klipperplace" not in machine.moonraker_call("printer.objects.list")["objects"], 60)
+    machine.wait_klipper_ready(60)
     began = time.monotonic()
     machine.gcode("G28\nM400")
-    time.sleep(began + 10.5 - time.monotonic())  # when the extra would begin
+    time.sleep(max(0, began + 10.5 - time.monotonic()))  # when the extra would begin
     assert machine.klipper.pid == pid
     machine.gcode("G1 X100 F30000\nM400")
     assert pin_after(machine, 1) >= SLOW_S
