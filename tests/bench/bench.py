@@ -7,6 +7,7 @@ goes to stderr, and the exit code is then 1.
 """
 import argparse
 import importlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -59,7 +60,7 @@ def run_group(name, quick):
 def main():
     o = options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    command = " ".join(["scripts/bench", *o.group, *["--write"] * o.write])
+    command = " ".join([*["KLIPPY=<klippy.py>"] * ("KLIPPY" in os.environ), "scripts/bench", *o.group, *["--write"] * o.write])
     complete = True
     for name in o.group or groups():
         print(f"group {name}", flush=True)

