@@ -9,7 +9,7 @@ import logging
 from . import known
 
 READ = "klipperplace/read"
-METHOD = "klipperplace_push"  # the shim registers it at Moonraker
+METHODS = ("klipperplace_push", "klipperplace_push_component")  # the shim registers the first at Moonraker, our component there the other
 MANY = 512  # objects in one question
 
 
@@ -118,8 +118,12 @@ class Push:
             self.send({name: status})
 
     def send(self, status):
-        """To whoever has registered the method; nobody is no error."""
-        try:
-            self.printer.lookup_object("webhooks").call_remote_method(METHOD, eventtime=self.reactor.monotonic(), status=status)
-        except self.printer.command_error:
-            self.unheard += 1
+        """To whoever has registered for it; nobody is no error."""
+        heard = False
+        for method in METHODS:
+            try:
+                self.printer.lookup_object("webhooks").call_remote_method(method, eventtime=self.reactor.monotonic(), status=status)
+                heard = True
+            except self.printer.command_error:
+                pass
+        self.unheard += not heard
