@@ -129,7 +129,7 @@ class Client:
             except (socket.timeout, BlockingIOError):
                 return
 
-    def wait_for(self, method, accept=lambda params: True, timeout=10.0):
+    def wait_for(self, method, accept=lambda params: True, timeout=30.0):
         """The params object of the first such notification, old ones first; it is forgotten, and those of its name before it."""
         deadline = time.monotonic() + timeout
         while True:

@@ -24,7 +24,7 @@ C1        100n      C_0603_1608Metric   4.5000    -2.5000   30.0000  bottom
 """
 
 
-def run_demo(*args, timeout=300):
+def run_demo(*args, timeout=900):
     """Runs the demo as scripts/demo does, after its setup."""
     return subprocess.run([sys.executable, str(Path(demo.__file__)), *map(str, args)], capture_output=True, text=True, timeout=timeout)
 
@@ -80,7 +80,7 @@ def test_bad_files(tmp_path, name, text, message):
 def test_part_without_feeder_is_told_before_anything_moves(tmp_path):
     path = tmp_path / "other.pos"
     path.write_text("R1 10k R_0603_1608Metric 1 1 0 top\nL1 4u7 L_1210 2 2 0 top\nX1 8MHz Crystal 3 3 0 top\n")
-    answer = run_demo(path, timeout=20)
+    answer = run_demo(path)
     assert answer.returncode == 1 and "machine ready" not in answer.stdout
     assert "L1: no feeder holds 4u7 (L_1210)" in answer.stderr and "X1: no feeder" in answer.stderr
 
@@ -125,10 +125,10 @@ def test_small_job_stays_until_sigterm(tmp_path):
         output = "".join(lines)
         assert "2 of 2 parts lie where the file wants them" in output
         url = next(line.split()[-1] for line in lines if line.strip().startswith("curl") and line.strip().endswith("/position"))
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             assert json.load(answer)["status"] == "success"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

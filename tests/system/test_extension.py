@@ -385,7 +385,7 @@ def run(name, python=None):
     if "LD_PRELOAD" in env:
         env["ASAN_OPTIONS"] += ":detect_leaks=1"
         env["PYTHONMALLOC"] = "malloc"
-    done = subprocess.run([python or sys.executable, __file__, name], env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([python or sys.executable, __file__, name], env={**os.environ, **env}, capture_output=True, text=True, timeout=900)
     # Python leaves objects of its own behind at its end; a leak of ours has a frame of ours.
     leaks = [b for b in done.stderr.split("\n\n") if "leak of" in b and "_kp.abi3.so" in b]
     assert "case passed" in done.stdout, f"{done.stdout}\n{done.stderr[-4000:]}"

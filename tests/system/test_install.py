@@ -62,7 +62,7 @@ class Home:
 
     def run(self, *args, good=True):
         env = {"HOME": str(self.path), "PATH": f"{self.path / 'bin'}:{os.environ['PATH']}", "KP_SYSTEMD_DIR": str(self.units), "LC_ALL": "C"}
-        done = subprocess.run([self.repo / "scripts" / "install.sh", "--no-build", "--no-packages", *args], env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([self.repo / "scripts" / "install.sh", "--no-build", "--no-packages", *args], env=env, capture_output=True, text=True, timeout=300)
         assert (done.returncode == 0) == good, done.stdout + done.stderr
         return done.stdout + done.stderr
 
