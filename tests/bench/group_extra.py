@@ -278,7 +278,8 @@ class Bench:
             mcus = strict.mcus()
             shutdowns = sum(mcu["mcu"]["shutdowns"] for mcu in mcus)
             self.report.line(f"stress, lead {lead * 1000:.0f} ms, {len(mcus)} microcontroller{'s' * second}: {done} stops, {shutdowns} shutdowns, "
-                             f"smallest margin {said['margin_ms']} ms, late {sum(mcu['counts']['late'] for mcu in mcus)}, own timing back: {said['stopped'] or 'no'}")
+                             f"smallest margin {said['margin_ms']} ms, late {sum(mcu['counts']['late'] for mcu in mcus)}, "
+                             f"own timing back: {said['stopped'] or 'no'}")
             return shutdowns
         finally:
             strict.stop(check=False)
