@@ -10,6 +10,8 @@ from .mirror import now_ms
 
 SETTLE_S = 5.0       # how long a push that shows a write is waited for
 SHOWN = 0.005        # how far a fan's speed as shown may be from the one asked for: it is one of 256 steps somewhere
+SHIM_S = 30          # for an answer of the shim's, where the command has no time of its own
+LOOK_S = 0.1         # how often a ramp looks whether the shim has come
 UNKNOWN = "// Unknown command:\""
 
 
@@ -34,7 +36,7 @@ class Writer:
             self.mirror.machine.check(command, args, text)  # the same words for what is wrong, and no text where a number is expected
             args = self.typed(command, args) if text else args
         if self.shim.here:
-            return await self.shim.run(command, args, self.rows[command]["timeout_s"] or 30)
+            return await self.shim.run(command, args, self.rows[command]["timeout_s"] or SHIM_S)
         if command == "pwm_ramp":
             return await self.ramp(args)
         return await self.run_here(command, args, text)
@@ -55,7 +57,7 @@ class Writer:
             plan_at = await self.ramp_step(plan, plan.step("start"))
             accepted = time.monotonic()
             await self.settle(now_ms())
-            task = self.ramps[name] = asyncio.get_running_loop().create_task(self.lead(name, plan, plan_at, accepted))
+            task = self.ramps[name] = asyncio.get_running_loop().create_task(self.lead(name, args, plan, plan_at, accepted))
         task.add_done_callback(lambda t: self.ramps.pop(name, None) if self.ramps.get(name) is t else None)
         return {"pin": name, "steps": int(args.get("steps", 10)), "duration": args["duration"], "completed": False, "gcode": plan.gcode,
                 "execution_time": time.monotonic() - began}
@@ -68,17 +70,43 @@ class Writer:
         self.mirror.machine.accepted(plan, now_ms())
         return plan.step("ok")
 
-    async def lead(self, name, plan, action, accepted):
-        """The steps after the first, each when it is due; one that is late says so in the log at the end."""
+    async def lead(self, name, args, plan, action, accepted):
+        """The steps after the first, each when it is due. A shim that comes leads the rest."""
+        steps, done = int(args.get("steps", 10)), 0
         try:
             while action[0] == "delay":
-                await asyncio.sleep(max(action[3] / 1000 - (time.monotonic() - accepted), 0))
+                if await self.shim_before(accepted + action[3] / 1000):
+                    return await self.hand_over(args, steps, done)
                 async with self.lock:
                     if not self.mirror.ready:
                         return
-                    action = await self.ramp_step(plan, plan.step("time", (time.monotonic() - accepted) * 1000))
+                    elapsed = time.monotonic() - accepted
+                    action = await self.ramp_step(plan, plan.step("time", elapsed * 1000))
+                    done = min(int(elapsed / args["duration"] * steps + 0.01), steps - 1)
         except (_kp.Error, self.server.error) as e:
             logging.warning(f"klipperplace: the ramp of {name} ended early: {e}")
+
+    async def shim_before(self, due):
+        """Waits for that time; true when the shim is there before it."""
+        while not self.shim.here and (left := due - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, LOOK_S))
+        return self.shim.here
+
+    async def hand_over(self, args, steps, done):
+        """One gate: what is left of a ramp becomes the shim's, unless the pin was written meanwhile. A shim that has just come reads Klipper first."""
+        await self.pushed_after(now_ms())
+        share, span = done / steps, args["end_value"] - args["start_value"]
+        p, now = self.mirror.machine.pin(args["pin"]), args["start_value"] + span * share
+        if abs((1 - p["value"] if p["asked_inverted"] else p["value"]) - now) <= SHOWN:
+            rest = {**args, "start_value": now, "duration": args["duration"] * (1 - share), "steps": steps - done}
+            deadline = time.monotonic() + SETTLE_S
+            while True:
+                try:
+                    return await self.shim.run("pwm_ramp", rest, SHIM_S)
+                except self.server.error as e:
+                    if not str(e).startswith(("KLIPPY_DISCONNECTED", "MOONRAKER_DISCONNECTED")) or time.monotonic() > deadline:
+                        raise
+                await asyncio.sleep(LOOK_S)
 
     def typed(self, command, args):
         """Checked arguments of a query string as JSON would have them."""
