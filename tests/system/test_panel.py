@@ -191,7 +191,7 @@ def test_link_in_the_sidebar(machine):
 def test_switched_off():
     """Each feature by its option. One that cannot be had costs one line in the log and nothing else; what others wrote into navi.json stays."""
     other = "import moonraker.components.sensor as s; s.load_component = lambda config: object()"  # keeps its sensors elsewhere
-    machine = rig.Rig(shim=False, component="panel: False\nconsole: False\n", moonraker_code=other)
+    machine = rig.Rig(shim=False, component="panel: False\nconsole: False\ndialog: False\n", moonraker_code=other)
     navi = machine.data / "config" / ".theme" / "navi.json"
     navi.parent.mkdir()
     navi.write_text('{"no": "list"}')
@@ -202,6 +202,14 @@ def test_switched_off():
         log = (machine.data / "logs" / "moonraker.log").read_text()
         assert log.count("navi is left out") == 1 and log.count("sensors is left out") == 1 and log.count("left out, this Moonraker") == 2 and navi.read_text() == '{"no": "list"}'
         wait_for("it reads all the same", lambda: not machine.moonraker_call("api.gpio_monitor.input", {"pin": "start_button"})["stale"], 30)
+        with Client(machine) as shim, Client(machine) as c:  # a shim's part, played: neither console lines nor a dialog
+            shim.call("api.klipperplace.announce", {"version": "0"})
+            for what in ("placed", "failed", "safety", "asked", "answered"):
+                shim.call("api.klipperplace.event", {"what": what, "command": "pick", "message": "no part", "level": "critical"})
+            machine.gcode("RESPOND MSG=after")
+            c.wait_for_line("echo: after")
+            lines = [p[0] for m, p in c.heard if m == "notify_gcode_response"]
+            assert not any("KlipperPlace" in line or "action:" in line for line in lines), lines
         mine = {"title": "Mine", "href": "/mine"}
         navi.write_text(json.dumps([mine, {"title": "KlipperPlace", "href": "/server/klipperplace/panel"}]))
         conf = machine.data / "config" / "moonraker.conf"
