@@ -296,7 +296,11 @@ def test_klipper_shuts_down(machine):
 
 def test_moonraker_restarts(machine):
     """In its own process, as its UI does it, and as a new one."""
+    def loaded():
+        return (machine.data / "logs" / "moonraker.log").read_text().count("Component (klipperplace) loaded")
+    before = loaded()
     machine.moonraker_call("server.restart")
+    wait_for("the new one", lambda: loaded() > before, 60)  # until then the old one answers as ever
     wait_for("fresh again", lambda: up(machine) and not stale(machine), 60)
     assert ask(machine, WebSocket, "gpio_monitor/inputs")["count"] == 4
     machine.moonraker.kill()

@@ -353,12 +353,24 @@ def test_push(machine):
 
 # ---- PNP_WAIT ------------------------------------------------------------------------------------------------------------
 
+def heard_now(console, script):
+    """Waits until the script's RESPOND MSG=now has come; one that ends without it has an error."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if "now" in console.next(0.2)["response"]:
+                return
+        except TimeoutError:
+            if script.done:
+                script.answer()
+            assert time.monotonic() < deadline, "the script says nothing"
+
+
 def waiting(machine, after=""):
     """A script that is in a PNP_WAIT when this returns."""
     with rig.Pushes(machine.klippy_socket) as console:
         script = Later(machine.gcode, "RESPOND MSG=now\nPNP_WAIT SENSOR=vac BELOW=-50 TIMEOUT=50" + after)
-        while "now" not in console.next(30)["response"]:
-            pass
+        heard_now(console, script)
     return script
 
 
@@ -415,8 +427,7 @@ def stall(machine, seconds, script):
     Gives how long it was. Where this machine made it much longer, what came of it says nothing."""
     with rig.Pushes(machine.klippy_socket) as console:
         later = Later(rig.rpc, machine.klippy_socket, "gcode/script", {"script": script.replace("\n", "\nRESPOND MSG=now\nBUSY\n", 1)})
-        while "now" not in console.next(20)["response"]:
-            pass
+        heard_now(console, later)
         began = time.monotonic()
         machine.klipper.pause()
         time.sleep(seconds)
