@@ -51,14 +51,14 @@ def hang(run, ms):
 
 def resets(run):
     for _ in range(run.draw.randint(1, 4)):
-        run.proxy.reset()
+        run.proxy.cut()
         time.sleep(run.draw.uniform(0, 0.3))
 
 
 def refuse(run, yes):
-    run.proxy.refuses = yes
+    run.proxy.open = not yes
     if yes:
-        run.proxy.reset()
+        run.proxy.cut()
 
 
 def delay(run, seconds):
@@ -69,7 +69,7 @@ def lose(*directions):
     """Bytes are lost without a word; then the line works again, and the connections that lost some are reset, as by a router that has forgotten them."""
     def mend(run):
         run.proxy.swallow()
-        run.proxy.reset()
+        run.proxy.cut()
     return {"begin": lambda run: run.proxy.swallow(*directions), "mend": mend, "hold_s": (0.1, 2.5)}
 
 
