@@ -202,6 +202,28 @@ class Pushes:
         return self._message(timeout)["params"]
 
 
+# ---- HTTP --------------------------------------------------------------------------------------------------------------
+
+def http_ask(conn, method, path, body=None, headers=None):
+    """One request on a connection of http.client, which is closed after it: (status, answer, headers). The answer is a dict, or text where it is
+    not JSON; header names are lower case. body: a dict or list goes as JSON, str and bytes go as they are. A header that is None is not sent."""
+    headers = {name: value for name, value in (headers or {}).items() if value is not None}
+    if isinstance(body, (dict, list)):
+        body = json.dumps(body)
+        headers.setdefault("Content-Type", "application/json")
+    try:
+        conn.request(method, path, body=body, headers=headers)
+        answer = conn.getresponse()
+        text = answer.read().decode()
+    finally:
+        conn.close()
+    names = {k.lower(): v for k, v in answer.getheaders()}
+    try:
+        return answer.status, json.loads(text), names
+    except ValueError:
+        return answer.status, text, names
+
+
 # ---- the rig -----------------------------------------------------------------------------------------------------------
 
 class Rig:
@@ -442,24 +464,9 @@ class Rig:
         return [e for e in found if not kinds or e["what"] in kinds]
 
     def request(self, method, path, body=None, headers=None, timeout=150.0, source=None):
-        """One HTTP request to the shim: (status, answer, headers). The answer is a dict, or text where it is not JSON; header
-        names are lower case. body: a dict or list goes as JSON, str and bytes go as they are. source: the loopback address to come from."""
-        headers = {k: v for k, v in {"X-API-Key": self.key, **(headers or {})}.items() if v is not None}
-        if isinstance(body, (dict, list)):
-            body = json.dumps(body)
-            headers.setdefault("Content-Type", "application/json")
+        """One HTTP request to the shim, as http_ask(). source: the loopback address to come from."""
         conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout, source_address=(source, 0) if source else None)
-        try:
-            conn.request(method, path, body=body, headers=headers)
-            answer = conn.getresponse()
-            text = answer.read().decode()
-        finally:
-            conn.close()
-        names = {k.lower(): v for k, v in answer.getheaders()}
-        try:
-            return answer.status, json.loads(text), names
-        except ValueError:
-            return answer.status, text, names
+        return http_ask(conn, method, path, body, {"X-API-Key": self.key, **(headers or {})})
 
     def get(self, path, **options):
         return self.request("GET", path, **options)

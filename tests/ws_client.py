@@ -49,10 +49,11 @@ class RpcFailed(Exception):
 class Client:
     """One session. Whatever comes while it waits for something else is kept in `told` and folded into `state`."""
 
-    def __init__(self, machine, query="", **options):
+    def __init__(self, machine, query="", url=None, **options):
+        """url: another way to the machine's /ws/v1 than its own port."""
         options.setdefault("additional_headers", {"X-API-Key": machine.key} if machine.key else {})
         self.context = contextlib.ExitStack()
-        self.ws = self.context.enter_context(connect(f"ws://127.0.0.1:{machine.port}/ws/v1{query}", compression=None, **options))
+        self.ws = self.context.enter_context(connect(url or f"ws://127.0.0.1:{machine.port}/ws/v1{query}", compression=None, **options))
         self.ids = itertools.count(1)
         self.told, self.state, self.responses = [], {}, {}
         self.hello = json.loads(self.ws.recv(timeout=30))
