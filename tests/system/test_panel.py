@@ -4,78 +4,34 @@
 Invariant: what stands on the panel is what the simulated machine does. KP_SCREENSHOTS=1 writes docs/moonraker-panel.png anew.
 """
 import base64
-import http.server
 import json
 import os
-import shutil
-import subprocess
-import tempfile
-import threading
 import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 import helpers
 import rig
+from browser import Chromium, Site
 from helpers import Later, ok, post, wait_for
 from moonraker_client import Client, WebSocket, http_call
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
-
-class Browser:
-    """Headless Chromium with one page that holds the panel in an iframe; spoken to by its DevTools protocol."""
+class Browser(Chromium):
+    """One page that holds the panel in an iframe."""
 
     def __init__(self, machine):
-        self.folder = tempfile.mkdtemp(prefix="kp-browser-")
         panel = f"http://127.0.0.1:{machine.moonraker_port}/server/klipperplace/panel"
-        page = ('<!DOCTYPE html><title>dashboard</title><body style="margin:0;background:#111">'
-                f'<iframe src="{panel}" style="display:block;border:0;width:900px;height:600px"></iframe>').encode()
-
-        class Dashboard(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):  # pylint: disable=invalid-name
-                self.send_response(200)
-                self.send_header("Content-Type", "text/html")
-                self.end_headers()
-                self.wfile.write(page)
-
-            def log_message(self, *_):
-                pass
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", rig.free_port()), Dashboard)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.process = subprocess.Popen(
-            [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-extensions",
-             "--disable-background-networking", "--remote-debugging-port=0", f"--user-data-dir={self.folder}", "--window-size=900,600",
-             f"http://127.0.0.1:{self.server.server_port}/"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        active = Path(self.folder) / "DevToolsActivePort"
-        wait_for("Chromium", lambda: active.exists() and active.read_text().count("\n"), 90)
-        port = int(active.read_text().split()[0])
-        pages = wait_for("its page", lambda: [t for t in json.load(urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list")) if t["type"] == "page"], 60)
-        self.link, self.last, self.contexts = WebSocket(machine, port, pages[0]["webSocketDebuggerUrl"].split(str(port), 1)[1]), 0, {}
+        self.site = Site('<!DOCTYPE html><title>dashboard</title><body style="margin:0;background:#111">'
+                         f'<iframe src="{panel}" style="display:block;border:0;width:900px;height:600px"></iframe>')
+        super().__init__(f"http://127.0.0.1:{self.site.server_port}/")
         self.origin = panel.rsplit("/server", 1)[0]
-        for domain in ("Page", "Runtime"):
-            self.call(domain + ".enable")
         self.call("Emulation.setDeviceMetricsOverride", width=900, height=600, deviceScaleFactor=1, mobile=False)
         wait_for("the iframe", lambda: self.call("Page.getFrameTree") and self.origin in self.contexts, 60)
 
-    def call(self, method, **params):
-        self.last += 1
-        self.link.send(json.dumps({"id": self.last, "method": method, "params": params}))
-        while True:
-            m = json.loads(self.link.receive(60))
-            if m.get("method") == "Runtime.executionContextCreated":
-                self.contexts[m["params"]["context"]["origin"]] = m["params"]["context"]["id"]
-            if m.get("id") == self.last:
-                assert "error" not in m, m
-                return m["result"]
-
-    def eval(self, expression):
+    def eval(self, expression, **how):
         """A value out of the iframe."""
-        result = self.call("Runtime.evaluate", expression=expression, contextId=self.contexts[self.origin], returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
+        return super().eval(expression, contextId=self.contexts[self.origin], **how)
 
     def rows(self, table):
         return dict(self.eval(f"[...document.querySelectorAll('#{table} tr')].map(r => [...r.children].map(c => c.textContent))"))
@@ -87,16 +43,8 @@ class Browser:
         return base64.b64decode(self.call("Page.captureScreenshot", format="png", clip={"x": 0, "y": 0, "width": 900, "height": 600, "scale": 1})["data"])
 
     def close(self):
-        self.link.close()
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.server.shutdown()
-        self.server.server_close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().close()
+        self.site.close()
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +55,6 @@ def machine():
 
 @pytest.fixture(scope="module")
 def browser(machine):
-    assert CHROMIUM, "Chromium is not installed: scripts/setup chromium"
     b = Browser(machine)
     yield b
     b.close()

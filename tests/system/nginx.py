@@ -5,14 +5,17 @@ keys and the certificate of clients, which the example leaves as a comment, are 
     with Nginx("klipperplace", {"127.0.0.1:7180": f"127.0.0.1:{machine.port}"}) as front:
         helpers.ok(helpers.get(front, "version"))
 """
+import contextlib
 import copy
 import http.client
 import os
+import select
 import shutil
 import socket
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -70,6 +73,26 @@ def certificate(folder, name, subject, *more):
     return folder / f"{name}.pem", folder / f"{name}.key"
 
 
+def tunnel(tls, plain):
+    """All bytes between the two, until one ends. The library of the WebSockets reads and writes in two threads, which Python 3.11's TLS does not bear."""
+    with tls, plain, contextlib.suppress(OSError):
+        while True:
+            readable = [tls] if tls.pending() else select.select([tls, plain], [], [])[0]
+            tls.settimeout(0)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                if tls in readable:
+                    data = tls.recv(65536)
+                    if not data:
+                        return
+                    plain.sendall(data)
+            tls.settimeout(30)
+            if plain in readable:
+                data = plain.recv(65536)
+                if not data:
+                    return
+                tls.sendall(data)
+
+
 class Nginx:
     """nginx before one or more machines. `site` is a file of sites-available; `places` are texts of the examples and what stands in the test for them."""
 
@@ -82,7 +105,8 @@ class Nginx:
         self.plain_port = rig.free_port({self.port})
         self.prefix, self.identity, self.headers = "", None, {}
         self._write(site, places, client_certificates)
-        self.server_pem = certificate(self.keys, "server", "machine.example", "-addext", "subjectAltName=DNS:machine.example,DNS:machines.example,IP:127.0.0.1")[0]
+        names = "DNS:machine.example,DNS:machines.example,IP:127.0.0.1"
+        self.server_pem = certificate(self.keys, "server", "machine.example", "-addext", f"subjectAltName={names}")[0]
         if client_certificates:
             certificate(self.keys, "clients-ca", "our clients")
         self.process = Process(self.folder, "nginx", [BINARY, "-p", self.folder, "-e", "stderr", "-c", self.folder / "nginx.conf"])
@@ -157,10 +181,16 @@ class Nginx:
     def post(self, path, body=None, **options):
         return self.request("POST", path, body if body is not None else {}, **options)
 
+    def socket(self, name="127.0.0.1"):
+        """A connection that has shaken hands with the server of that name."""
+        return self.context().wrap_socket(socket.create_connection(("127.0.0.1", self.port), 30), server_hostname=name)
+
     def websocket(self, **options):
         """A session of ws_client through this nginx."""
         headers = {**self.headers, **options.pop("headers", {})}
-        return ws_client.Client(None, f"wss://127.0.0.1:{self.port}{self.prefix}/ws/v1", ssl=self.context(), additional_headers=headers, **options)
+        ours, theirs = socket.socketpair()
+        threading.Thread(target=tunnel, args=(self.socket(), theirs), daemon=True).start()
+        return ws_client.Client(None, f"ws://127.0.0.1:{self.port}{self.prefix}/ws/v1", sock=ours, additional_headers=headers, **options)
 
     def log(self):
         file = self.folder / "error.log"
