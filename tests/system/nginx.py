@@ -103,7 +103,7 @@ class Nginx:
         self.keys = self.folder / "klipperplace"
         self.port = rig.free_port()
         self.plain_port = rig.free_port({self.port})
-        self.prefix, self.identity, self.headers = "", None, {}
+        self.prefix, self.identity, self.headers, self.key = "", None, {}, None  # key: none but in the headers
         self._write(site, places, client_certificates)
         names = "DNS:machine.example,DNS:machines.example,IP:127.0.0.1"
         self.server_pem = certificate(self.keys, "server", "machine.example", "-addext", f"subjectAltName={names}")[0]
@@ -190,7 +190,7 @@ class Nginx:
         headers = {**self.headers, **options.pop("headers", {})}
         ours, theirs = socket.socketpair()
         threading.Thread(target=tunnel, args=(self.socket(), theirs), daemon=True).start()
-        return ws_client.Client(None, f"ws://127.0.0.1:{self.port}{self.prefix}/ws/v1", sock=ours, additional_headers=headers, **options)
+        return ws_client.Client(self, url=f"ws://127.0.0.1:{self.port}{self.prefix}/ws/v1", sock=ours, additional_headers=headers, **options)
 
     def log(self):
         file = self.folder / "error.log"

@@ -5,13 +5,14 @@ Invariant: an attack counts as tried when the server has seen it (its log), and 
 page that may do so do move the machine, so they are no empty threat.
 """
 import json
+import re
 
 import pytest
 
 import helpers
 import rig
 from browser import Chromium, Site
-from helpers import axis, get, go, nothing_reaches_klipper, ok, wait_for
+from helpers import axis, get, go, nothing_reaches_klipper, ok, pin, wait_for
 
 NAME = "evil.example"  # Chromium takes it for this machine, as a name does whose owner has bound it anew
 # Chromium itself asks before a public page reaches into a local network. Not every browser does, so the server may not count on it.
@@ -218,3 +219,21 @@ def test_nothing_to_read(homed, page, host):
         for options in ("{}", '{mode: "no-cors"}', '{credentials: "include"}'):
             assert attack(browser, f'send("{path}", {options})', homed.url) in ("failed", "opaque 0 "), path
     assert attack(browser, f'fetch("{homed.url}/metrics").then(r => r.text(), e => "failed")', homed.url) == "failed"
+
+
+def test_name_bound_anew(homed, chromium):
+    """A page of evil.example on the server's own port, whose name now stands for this machine: to the browser the server is the page's own.
+    The server knows its names, and this is none of them."""
+    own = f"http://{NAME}:{homed.port}"
+    chromium.open(own + "/page.html", "<!DOCTYPE html><title>free pictures</title><body>")
+    before = state(homed)
+    with nothing_reaches_klipper(homed):
+        for name, script in ATTACKS.items():
+            if "SITE" not in script:
+                assert not re.match("(basic|answered) 200", str(attack(chromium, script, own))), name
+        assert attack(chromium, "socket()", own) == "refused"
+        for path in READS:
+            assert "success" not in attack(chromium, f'send("{path}")', own), path
+        assert state(homed) == before
+    assert axis(homed, "x") == pytest.approx(20, abs=helpers.X_STEP)
+    assert pin(homed, "n1.valve") == 0

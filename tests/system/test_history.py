@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import os
 import resource
+import shutil
 import sqlite3
 import stat
 import time
@@ -247,6 +248,42 @@ def test_what_was_queued_before_the_disk_was_full_is_neither_lost_nor_run_twice(
     machine.shim.start()
     machine.wait_shim_ready(30)
     ok(write(machine, 0, wait=True))
+
+
+# ---- backup --------------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_backup_and_restore(machine, place, tmp_path, kill):
+    """As docs/operate.md says: stop, copy, start. Nobody else reads the file meanwhile; after a kill the log beside it is part of it."""
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        rows(place, "SELECT count(*) FROM commands")
+    ok(post(machine, "system/pause"))
+    waiting = ok(add(machine, 1))["queue_id"]
+    kept = check_envelope(write(machine, 0, wait=True))["command_id"]
+    wait_for("it is written", lambda: history(machine, "?limit=1")[0]["command_id"] == kept)
+    machine.shim.kill() if kill else stop(machine)
+    parts = [f for f in (place, place.with_name(place.name + "-wal")) if f.exists()]
+    assert len(parts) == (2 if kill else 1)
+    for f in parts:
+        shutil.copy2(f, tmp_path)
+    machine.shim.start()
+    machine.wait_shim_ready(15)
+    assert ok(machine.request("DELETE", BASE + "queue/clear"))["cleared_count"] == 1
+    lost = check_envelope(write(machine, 0, wait=True))["command_id"]
+    wait_for("it is written", lambda: lost in [e["command_id"] for e in history(machine, "?limit=2")])
+    stop(machine)
+    place.unlink()
+    for f in tmp_path.iterdir():
+        shutil.copy2(f, place.parent)
+    changes = machine.sim_cmd("pin n1.valve")["changes"]
+    machine.shim.start()
+    machine.wait_shim_ready(15)
+    assert history(machine, "?limit=1")[0]["command_id"] == kept
+    assert ok(get(machine, "queue/status"))["queue_size"] == 1 and "paused" in ok(get(machine, "queue/status"))["holds"]
+    assert machine.sim_cmd("pin n1.valve")["changes"] == changes
+    ok(machine.request("DELETE", BASE + "queue/cancel", {"queue_id": waiting}))
+    ok(post(machine, "system/resume"))
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600
 
 
 # ---- a file that is no good ------------------------------------------------------------------------------------------------------

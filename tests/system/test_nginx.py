@@ -19,6 +19,7 @@ import helpers
 import rig
 from helpers import Later, axis, get, go, nothing_reaches_klipper, ok, post, read_answers, refused, wait_for
 from nginx import Nginx, certificate
+from ws_client import RpcFailed
 
 SERVER = "127.0.0.1:7180"  # of the examples
 HOSTS = "[security]\nallowed_hosts: machine.example, machines.example\n"
@@ -68,6 +69,7 @@ def test_rest_by_tls(homed, front):
     refused(post(front, "gpio/write", b"x" * 1100000, headers={"Content-Type": "application/json"}), "PAYLOAD_TOO_LARGE")
     named = get(front, "version", headers={"Host": "machine.example"})
     assert ok(named) == ok(get(homed, "version"))
+    refused(get(front, "version", headers={"Host": "evil.example"}), "PERMISSION_DENIED")  # not in allowed_hosts
 
 
 def test_certificate_is_the_servers(front):
@@ -356,6 +358,25 @@ def test_sign_on_gives_the_key_of_the_role(signed, wire, name, key):
     assert wire.keys() == want
     assert len(Authority.asked) == 7 and all(path == "/verify" and "stolen" not in str(h.get("X-API-Key")) for path, h in Authority.asked)
     assert Authority.asked[-1][1]["X-Original-Method"] == "POST" and Authority.asked[-1][1]["X-Original-URL"].endswith("/api/v1/system/resume")
+
+
+def test_roles_of_the_sign_on(authority):
+    """The whole way: who he is, his role, its key, and what the server lets it do."""
+    with rig.Rig(klipperplace_extra="[api]\napi_key_enabled: true\napi_key: key-of-the-file-0123456789\n" + HOSTS) as r:
+        r.key = "key-of-the-file-0123456789"
+        keys = {f"{role.upper()}-KEY": ok(post(r, "auth/keys", {"name": f"proxy {role}", "role": role}))["key"] for role in ("viewer", "operator", "admin")}
+        with sso(r.port, authority.server_port, keys) as n:
+            for name, level in (("noel", 0), ("vera", 1), ("otto", 2), ("ann", 3)):
+                client, value = session(n, name), 1 - helpers.pin(r, "PD2")
+                denied = 403 if level else 401  # noel has no key
+                assert get(client, "position")[0] == (200 if level >= 1 else denied)
+                assert post(client, "gpio/write", {"pin": "valve1", "value": value, "wait": True})[0] == (200 if level >= 2 else denied)
+                assert helpers.pin(r, "PD2") == (value if level >= 2 else 1 - value)
+                assert get(client, "auth/keys", headers={"X-API-Key": r.key})[0] == (200 if level >= 3 else denied)  # another's key is no help
+                assert handshake(client, headers={"X-API-Key": r.key}) == (101 if level >= 1 else 401)
+                if level:
+                    with client.websocket() as c, contextlib.nullcontext() if level >= 2 else pytest.raises(RpcFailed):
+                        c.execute("gpio_write", pin="valve1", value=1 - value, wait=True)
 
 
 def test_two_keys_of_a_client(signed, wire):
