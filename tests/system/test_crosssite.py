@@ -15,9 +15,7 @@ from browser import Chromium, Site
 from helpers import axis, get, go, nothing_reaches_klipper, ok, pin, wait_for
 
 NAME = "evil.example"  # Chromium takes it for this machine, as a name does whose owner has bound it anew
-# Chromium itself asks before a public page reaches into a local network. Not every browser does, so the server may not count on it.
-OPTIONS = [f"--host-resolver-rules=MAP {NAME} 127.0.0.1", "--disable-popup-blocking",
-           "--disable-features=LocalNetworkAccessChecks,BlockInsecurePrivateNetworkRequests,PrivateNetworkAccessRespectPreflightResults"]
+OPTIONS = [f"--host-resolver-rules=MAP {NAME} 127.0.0.1", "--disable-popup-blocking"]
 
 # What a page has at hand. `api` ends with a slash; each promise ends when the browser has the answer, or a refusal.
 TOOLS = """

@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 import helpers
 import rig
+from browser import Chromium
 from helpers import Later, axis, get, go, nothing_reaches_klipper, ok, post, read_answers, refused, wait_for
 from nginx import Nginx, certificate
 from ws_client import RpcFailed
@@ -196,6 +197,34 @@ def test_stop_by_websocket(homed, front):
         assert c.execute("emergency_stop")["data"]["emergency_stop_active"] is True
         with pytest.raises(Exception, match="stop"):
             c.answer(move, 10)
+    assert axis(homed, "x") < 100
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    c = Chromium(options=["--ignore-certificate-errors"])
+    yield c
+    c.close()
+
+
+def test_stop_of_a_page(homed, front, chromium):
+    """A page's stop does not wait for a connection: by HTTP/1.1 a browser has six, and more requests than that are waiting."""
+    go(homed, x=20, y=50)
+    chromium.open(f"https://127.0.0.1:{front.port}/page.html", "<!DOCTYPE html><title>own</title><body>")
+    chromium.eval("""
+        post = (path, body) => fetch("/api/v1/" + path, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(body)})
+            .then(r => r.json(), e => ({error_code: "failed"}));
+        moves = [...Array(12)].map(() => post("motion/move", {x: 220, feedrate: 600, wait: true, timeout_s: 120}));
+        socket = new Promise(done => { const s = new WebSocket(location.origin.replace("https", "wss") + "/ws/v1");
+            s.onmessage = m => (done(JSON.parse(m.data).method), s.close()); s.onerror = () => done("refused"); });
+        0""")
+    wait_for("all wait", lambda: "klipperplace_lane_commands 12\n" in homed.get("/metrics")[1], 20)
+    wait_for("the move", lambda: axis(homed, "x") > 21)
+    assert chromium.eval("socket", awaitPromise=True) == "notify_connected"
+    assert chromium.eval('post("system/emergency_stop", {reason: "page"})', awaitPromise=True)["data"]["emergency_stop_active"] is True
+    codes = chromium.eval("Promise.all(moves).then(all => all.map(a => a.error_code).sort())", awaitPromise=True)
+    assert codes == ["CANCELLED"] * 11 + ["EMERGENCY_STOP_ACTIVE"]
+    assert set(chromium.eval("performance.getEntriesByType('resource').map(e => e.nextHopProtocol)")) == {"h2"}
     assert axis(homed, "x") < 100
 
 
