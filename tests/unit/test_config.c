@@ -179,20 +179,6 @@ static void test_env(void **state)
     kp_config_free(c);
 }
 
-/* An axis has any letter that means nothing else in a line. */
-static void test_axis_letters(void **state)
-{
-    (void)state;
-    for (char letter = 'A'; letter <= 'Z'; letter++) {
-        char text[64];
-        struct kp_config *c = kp_config_new();
-        struct kp_faults f = { .count = 0 };
-        snprintf(text, sizeof text, "[axis %c]\nstepper: manual_stepper s\n", letter);
-        assert_int_equal(kp_config_parse(c, "k.cfg", kp_str_of(text), &f) == KP_OK, !strchr("XYZEFNGMTIJKR", letter));
-        kp_config_free(c);
-    }
-}
-
 /* Every row can be kept by the parser and its default passes its own check. */
 static void test_table(void **state)
 {
@@ -599,7 +585,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values), cmocka_unit_test(test_faults), cmocka_unit_test(test_all_at_once), cmocka_unit_test(test_env),
-        cmocka_unit_test(test_axis_letters), cmocka_unit_test(test_table), cmocka_unit_test(test_limits), cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_table), cmocka_unit_test(test_limits), cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_seed), cmocka_unit_test(test_lines), cmocka_unit_test(test_faulty_lines), cmocka_unit_test(test_long_lines),
         cmocka_unit_test(test_secrets), cmocka_unit_test(test_verify), cmocka_unit_test(test_printed), cmocka_unit_test(test_sample),
         cmocka_unit_test(test_no_memory),

@@ -469,9 +469,24 @@ static void test_too_much(void **state)
     kp_machine_free(m);
 }
 
+/* An axis has any letter that means nothing else in a line. */
+static void test_axis_letters(void **state)
+{
+    (void)state;
+    for (char letter = 'A'; letter <= 'Z'; letter++) {
+        char text[64];
+        struct kp_config *c = kp_config_new();
+        struct kp_faults f = { .count = 0 };
+        snprintf(text, sizeof text, "[axis %c]\nstepper: manual_stepper s\n", letter);
+        assert_int_equal(kp_config_parse(c, "k.cfg", kp_str_of(text), &f) == KP_OK, !strchr("XYZEFNGMTIJKR", letter));
+        kp_config_free(c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_axis_letters),
         cmocka_unit_test(test_pins), cmocka_unit_test(test_find_pin), cmocka_unit_test(test_parts), cmocka_unit_test(test_watch),
         cmocka_unit_test(test_faulty_parts), cmocka_unit_test(test_homed), cmocka_unit_test(test_corexy), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_positions), cmocka_unit_test(test_left), cmocka_unit_test(test_values), cmocka_unit_test(test_dirty), cmocka_unit_test(test_reset),
