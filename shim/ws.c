@@ -65,7 +65,7 @@ struct ws {
     struct { struct lws *wsi; struct auth_who who; } handshakes[WS_HANDSHAKES_MAX]; /* who: of one that has been let in */
     struct loop_timer *sweep;
     struct answer_pool ids;
-    bool closing;
+    bool closing, served; /* served: libwebsockets knows of it, and tells its end */
 };
 
 /* ---- the end of a session ---- */
@@ -381,7 +381,7 @@ static int on_upgrade(struct ws *w, struct lws *wsi, const char *to)
             return refuse(w, wsi, 403, "Forbidden", KP_PERMISSION_DENIED, "WebSockets of pages of another origin are refused");
     }
     if (w->closing || w->count >= WS_SESSIONS_MAX)
-        return refuse(w, wsi, 503, "Service Unavailable\r\nRetry-After: 5", KP_RATE_LIMIT_EXCEEDED, "100 WebSockets are open, and no more are served");
+        return refuse(w, wsi, 429, "Too Many Requests\r\nRetry-After: 5", KP_RATE_LIMIT_EXCEEDED, "100 WebSockets are open, and no more are served");
     return on_enter(w, wsi);
 }
 
@@ -420,6 +420,7 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
         if (w)
             handshake_over(w, wsi);
         return 0;
+    case LWS_CALLBACK_PROTOCOL_INIT: w->served = true; return 0;
     case LWS_CALLBACK_PROTOCOL_DESTROY: free(w); return 0; /* the last of the vhost */
     }
     return 0;
@@ -492,4 +493,6 @@ void ws_free(struct ws *w)
             lws_set_timeout(w->handshakes[i].wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_SYNC);
     loop_timer_free(w->sweep);
     w->sweep = NULL;
+    if (!w->served) /* the loop never ran */
+        free(w);
 }

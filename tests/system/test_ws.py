@@ -594,7 +594,7 @@ def test_many_and_stalled(machine, opened):
     clients = [opened.enter_context(Client(machine, max_queue=None, ping_interval=None)) for _ in range(98)]
     with pytest.raises(InvalidStatus) as e:
         Client(machine)
-    assert e.value.response.status_code == 503 and int(e.value.response.headers["Retry-After"]) > 0
+    assert e.value.response.status_code == 429 and int(e.value.response.headers["Retry-After"]) > 0
     assert json.loads(e.value.response.body)["error_code"] == "RATE_LIMIT_EXCEEDED"
     for c in clients:
         c.subscribe("position")
