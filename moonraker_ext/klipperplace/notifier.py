@@ -11,10 +11,11 @@ class Notifier:
         """sources: event name -> function that gives its state, {key: value}."""
         self.server, self.sources = server, sources
         self.clients = {}  # connection -> {event: what was last told}
-        server.register_event_handler("websockets:client_removed", self.on_removed)
+        server.register_event_handler("websockets:client_removed", self.forget)
 
-    def on_removed(self, connection):
-        self.clients.pop(connection, None)  # what a handler gives back Moonraker takes for something to wait for: nothing
+    def forget(self, connection):
+        """Gives nothing: what a handler gives back Moonraker takes for a coroutine."""
+        self.clients.pop(connection, None)
 
     def events(self, request, default):
         events = request.get("events", default)

@@ -104,7 +104,7 @@ class Writer:
                 try:
                     return await self.shim.run("pwm_ramp", rest, SHIM_S)
                 except self.server.error as e:
-                    if not str(e).startswith(("KLIPPY_DISCONNECTED", "MOONRAKER_DISCONNECTED")) or time.monotonic() > deadline:
+                    if not str(e).startswith(("KLIPPY_DISCONNECTED", "MOONRAKER_DISCONNECTED", "PIN_NOT_FOUND")) or time.monotonic() > deadline:
                         raise
                 await asyncio.sleep(LOOK_S)
 

@@ -325,3 +325,4 @@ def test_moonraker_says_nothing_of_it(machine):
     log = (machine.data / "logs" / "moonraker.log").read_text()
     ours = [t for t in log.split("Traceback")[1:] if "klipperplace" in t[:4000].split("\n20")[0]]
     assert not ours, ours[0][:3000]
+    assert "Error Running Callback" not in log, log[log.index("Error Running Callback"):][:3000]
