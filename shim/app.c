@@ -483,7 +483,7 @@ struct app *app_new(struct loop *l, const struct kp_config *c, struct metrics *m
 {
     static const struct state_events ev = { on_changed, on_pushed, on_console, on_notice };
     struct mr_config mr = { .socket = kp_config_str(c, "api", "moonraker_socket"), .host = kp_config_str(c, "api", "moonraker_host"),
-                            .port = (int)kp_config_num(c, "api", "moonraker_port"), .api_key = kp_config_str(c, "api", "moonraker_api_key"), .metrics = metrics };
+                            .port = (int)kp_config_num(c, "api", "moonraker_port"), .api_key = kp_config_str(c, "api", "moonraker_api_key"), .answers = true, .metrics = metrics };
     struct app *a = calloc(1, sizeof *a);
     if (!a)
         return NULL;

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#define PULSE_MS 250 /* between two looks whether it is there */
+
 /* What Moonraker's errors say: Klipper is not there; a fault of its own, in its words and in those of JSON-RPC. */
 enum { GONE = 503, FAULT = 500, RPC_FAULT = -32603 };
 
@@ -32,7 +34,7 @@ struct call {
     enum call_state state;
     enum way way;
     bool open;           /* REFUSED by its breaker */
-    int64_t deadline_ms; /* 0: none */
+    int64_t since_ms, deadline_ms; /* deadline 0: none */
     mr_done *done;       /* NULL: nobody wants to know */
     void *user;
     const char *method;
@@ -49,6 +51,9 @@ struct mr {
     struct mr_link *link;
     struct circuits *circuits;
     bool up, closing;
+    struct loop_timer *pulse;
+    uint64_t asked;          /* the question whether it is there; 0: none */
+    int64_t heard_ms, answered_ms; /* the last message, the last answer */
     bool hangs;              /* was dropped for its silence; until something comes again */
     struct call *first, *last;
     unsigned count, queued;
@@ -226,6 +231,8 @@ static void on_up(void *user)
     struct mr *m = user;
     m->up = true;
     m->failures = 0;
+    m->heard_ms = m->answered_ms = loop_now_ms();
+    if (m->cfg.answers) loop_timer_set(m->pulse, PULSE_MS);
     circuits_connected(m->circuits);
     if (!m->hangs) log_line(LOG_INFO, m->cfg.name, "connected by=%s", m->kind->name);
     if (m->ev.up) m->ev.up(m->user);
@@ -259,6 +266,7 @@ static void answer(struct mr *m, uint64_t id, json_t *message)
     struct call *c = find(m, id);
     struct mr_reply reply = { .outcome = MR_OK, .result = result };
 
+    m->answered_ms = m->heard_ms;
     if (!c || c->state != WRITTEN) return; /* late, or forgotten */
     if (error || !result) {
         reply = (struct mr_reply){ .outcome = MR_ERROR, .message = text ? text : "an answer without result or message" };
@@ -279,12 +287,50 @@ static void on_message(void *user, char *text, size_t n)
 
     if (m->hangs) log_line(LOG_INFO, m->cfg.name, "answers again by=%s", m->kind->name);
     m->hangs = false;
+    m->heard_ms = loop_now_ms();
     m->retry_ms = MR_RETRY_MIN_MS; /* this connection works; one that only opens and breaks does not get here */
     if (!json_is_object(message)) log_line(LOG_WARNING, m->cfg.name, "unreadable message bytes=%zu error=\"%s\"", n, e.text);
     else if (method && m->ev.notify) m->ev.notify(m->user, method, json_object_get(message, "params"));
     else if (!method && id > 0) answer(m, (uint64_t)id, message);
     else if (!method) log_line(LOG_WARNING, m->cfg.name, "answer without an id bytes=%zu", n);
     json_decref(message);
+}
+
+/* ---- whether it is there ---- */
+
+/* Its socket is open and nobody answers: what is with it would never end. */
+static void drop_hung(struct mr *m)
+{
+    if (!m->hangs) log_line(LOG_WARNING, m->cfg.name, "hangs by=%s: connected anew until it answers", m->kind->name);
+    m->hangs = true;
+    m->kind->drop(m->link);
+}
+
+static uint64_t submit(struct mr *m, enum way way, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user);
+
+static void on_there(void *user, const struct mr_reply *r)
+{
+    struct mr *m = user;
+    m->asked = 0;
+    if (m->up && (r->outcome == MR_TIMEOUT || r->outcome == MR_NOT_SENT)) drop_hung(m);
+}
+
+/* A call waits, and nothing has been answered meanwhile: pushes may come all the same, on a line that is dead in one direction. */
+static bool waits_in_vain(const struct mr *m, int64_t now_ms)
+{
+    for (const struct call *c = m->first; c; c = c->next)
+        if (now_ms - c->since_ms >= MR_SILENT_MS && now_ms - m->answered_ms >= MR_SILENT_MS) return true;
+    return false;
+}
+
+static void on_pulse(void *user)
+{
+    struct mr *m = user;
+    int64_t now_ms = loop_now_ms();
+    if (!m->up) return;
+    if (!m->asked && (now_ms - m->heard_ms >= MR_SILENT_MS || waits_in_vain(m, now_ms)))
+        m->asked = submit(m, PROBE, "server.info", NULL, MR_HANGS_MS, on_there, m);
+    loop_timer_set(m->pulse, PULSE_MS);
 }
 
 static const struct mr_link_events link_events = { on_up, on_down, on_message, on_peek, on_wrote };
@@ -320,7 +366,8 @@ static uint64_t submit(struct mr *m, enum way way, const char *method, json_t *p
     c->open = m->up && way == PLAIN && !circuit_allows(m->circuits, method);
     c->done = done;
     c->user = user;
-    c->deadline_ms = timeout_ms ? loop_now_ms() + timeout_ms : 0;
+    c->since_ms = loop_now_ms();
+    c->deadline_ms = timeout_ms ? c->since_ms + timeout_ms : 0;
     c->state = m->up && !c->open && m->count < MR_CALLS_MAX ? QUEUED : REFUSED;
     append(m, c);
     if (c->deadline_ms) set_alarm(m, c->deadline_ms);
@@ -350,14 +397,6 @@ void mr_forget(struct mr *m, uint64_t id)
     if (!c) return;
     c->done = NULL;
     finish_plain(m, c, MR_LOST, NULL);
-}
-
-void mr_drop(struct mr *m)
-{
-    if (!m->up) return;
-    if (!m->hangs) log_line(LOG_WARNING, m->cfg.name, "hangs by=%s: connected anew until it answers", m->kind->name);
-    m->hangs = true;
-    m->kind->drop(m->link);
 }
 
 void mr_retried(struct mr *m, const char *method)
@@ -399,7 +438,7 @@ struct mr *mr_new(struct loop *l, const struct mr_config *cfg, const struct mr_e
 {
     struct mr *m = key_is_sound(cfg->api_key) ? calloc(1, sizeof *m) : NULL;
     if (!m) return NULL;
-    *m = (struct mr){ .loop = l, .ev = *ev, .user = user, .retry_ms = MR_RETRY_MIN_MS, .cfg = { .port = cfg->port, .metrics = cfg->metrics } };
+    *m = (struct mr){ .loop = l, .ev = *ev, .user = user, .retry_ms = MR_RETRY_MIN_MS, .cfg = { .port = cfg->port, .answers = cfg->answers, .metrics = cfg->metrics } };
     m->kind = cfg->socket && *cfg->socket ? &mr_unix : &mr_ws;
     m->cfg.name = cfg->name ? cfg->name : "moonraker";
     m->cfg.socket = strdup(cfg->socket ? cfg->socket : "");
@@ -408,8 +447,9 @@ struct mr *mr_new(struct loop *l, const struct mr_config *cfg, const struct mr_e
     m->retry = loop_timer_new(l, on_retry, m);
     m->deadline = loop_timer_new(l, on_deadline, m);
     m->refuse = loop_timer_new(l, on_refuse, m);
+    m->pulse = loop_timer_new(l, on_pulse, m);
     m->circuits = circuits_new(cfg->metrics);
-    if (m->circuits && m->cfg.socket && m->cfg.host && m->cfg.api_key && m->retry && m->deadline && m->refuse)
+    if (m->circuits && m->cfg.socket && m->cfg.host && m->cfg.api_key && m->retry && m->deadline && m->refuse && m->pulse)
         m->link = m->kind->new(l, &m->cfg, &link_events, m);
     if (!m->link) {
         mr_free(m);
@@ -430,6 +470,7 @@ void mr_free(struct mr *m)
     loop_timer_free(m->retry);
     loop_timer_free(m->deadline);
     loop_timer_free(m->refuse);
+    loop_timer_free(m->pulse);
     circuits_free(m->circuits);
     free((char *)m->cfg.socket);
     free((char *)m->cfg.host);

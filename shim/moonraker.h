@@ -18,6 +18,7 @@ struct mr_config {
     int port;
     const char *name;     /* in the log, a constant; NULL: "moonraker" */
     const char *api_key;  /* header X-Api-Key; NULL or "": none */
+    bool answers;         /* the other side is Moonraker: it answers server.info at any time, and one that does not hangs and is connected anew */
     struct metrics *metrics; /* that counts its calls, borrowed for the life of the client; NULL: none */
 };
 
@@ -42,6 +43,8 @@ struct mr_events {
 
 #define MR_RETRY_MIN_MS 100      /* reconnect after this, doubling */
 #define MR_RETRY_MAX_MS 1000
+#define MR_SILENT_MS 1000        /* with nothing heard, or a call that waits without any answer, for so long: is it there? */
+#define MR_HANGS_MS 2500         /* no answer to that: the connection is given up. Longer than a slow SD card holds it up, short enough to be back in 5 s */
 #define MR_CALLS_MAX 512         /* waiting calls; one more is MR_NOT_SENT */
 #define MR_FRAME_MAX (16u << 20) /* bytes of one message from Moonraker; a longer one breaks the connection */
 
@@ -59,8 +62,6 @@ uint64_t mr_probe(struct mr *m, const char *method, json_t *params, int64_t time
 uint64_t mr_urgent(struct mr *m, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user);
 /* Its done will not be called; a late answer is dropped, and a call of which nothing was written is never sent. Unknown ids are ignored. */
 void mr_forget(struct mr *m, uint64_t id);
-/* The other side hangs with its socket open: breaks the connection, which is made again as ever. */
-void mr_drop(struct mr *m);
 /* A read is asked again because this operation failed: for /metrics. */
 void mr_retried(struct mr *m, const char *method);
 /* 0 to 1, for kp_breaker_retry_ms. */

@@ -245,11 +245,8 @@ static void on_printer(void *user, const struct mr_reply *r)
 static void on_server(void *user, const struct mr_reply *r)
 {
     struct state *s = user;
-    if (!answered(s, r, "server.info")) {
-        if (r->failed && r->outcome != MR_ERROR) /* Moonraker answers this without Klipper: it hangs, and would never end what is with it */
-            mr_drop(s->mr);
+    if (!answered(s, r, "server.info"))
         return;
-    }
     if (json_is_true(json_object_get(r->result, "klippy_connected"))) {
         ask(s, "printer.info", NULL, on_printer);
         return;
@@ -320,10 +317,6 @@ void state_look(struct state *s, int64_t in_ms)
 static void on_identified(void *user, const struct mr_reply *r)
 {
     struct state *s = user;
-    if (r->failed && r->outcome != MR_ERROR) {
-        mr_drop(s->mr);
-        return;
-    }
     if (r->outcome != MR_OK)
         log_line(LOG_WARNING, "state", "identify outcome=%d message=\"%s\"", (int)r->outcome, r->message ? r->message : "");
     if (!mr_connected(s->mr))

@@ -92,10 +92,10 @@ KINDS = (
     Kind("bytes to Moonraker lost", **lose(UP)),
     Kind("bytes from Moonraker lost", **lose(DOWN)),
     Kind("bytes lost both ways", **lose(UP, DOWN)),
+    # The line is dead for good and says nothing: only what the shim does by itself can end that.
+    *(Kind(f"line dead {what}, and nobody says so", lambda r, lost=lost: r.proxy.swallow(*lost), lambda r: r.proxy.swallow(), (0.1, 2.5))
+      for what, lost in (("to Moonraker", (UP,)), ("from Moonraker", (DOWN,)), ("both ways", (UP, DOWN)))),
 )
-# The line is dead for good and says nothing: only what the shim does by itself can end that.
-SILENT = tuple(Kind(f"line dead {what}, and nobody says so", lambda r, lost=lost: r.proxy.swallow(*lost), lambda r: r.proxy.swallow(), (0.1, 2.5))
-               for what, lost in (("to Moonraker", (UP,)), ("from Moonraker", (DOWN,)), ("both ways", (UP, DOWN))))
 
 
 @dataclass

@@ -14,7 +14,7 @@ from helpers import Later, axis, get, go, ok, post, refused, steps, still, wait_
 from test_faults import BOTH, back, long_move, machine  # noqa: F401  pylint: disable=unused-import
 
 AT_ONCE_S = 2.5  # of the second after which a read is old, on a machine with other things to do
-DROPPED_S = 20   # 2 s without a push, 5 s without an answer
+DROPPED_S = 20   # a second without a push, 2.5 s without an answer
 
 
 @pytest.fixture
