@@ -202,26 +202,49 @@ def pushes(machine, count=2):
 
 
 STALLS = """
-import os, sys, time
-parent = os.getppid()
+import glob, os, sys, time
+folder, parent, pids, listed = sys.argv[1], os.getppid(), [], 0.0
+
+def parts():
+    for cmdline in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(cmdline, "rb") as f:
+                if folder.encode() in f.read() and (pid := cmdline.split("/")[2]) != str(os.getpid()):
+                    yield pid
+        except OSError:
+            pass
+
+def waited():
+    total = 0
+    for pid in pids:
+        for stat in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+            try:
+                with open(stat) as f:
+                    total += int(f.read().split()[1])
+            except OSError:
+                pass
+    return total / 1e9
+
 print("ready", flush=True)
 while os.getppid() == parent:
     t = time.monotonic()
-    time.sleep(0.002)
-    gap = time.monotonic() - t
-    if gap > 0.010:
-        print(t, gap, flush=True)
+    if t - listed > 1:
+        pids, listed = list(parts()), t
+    time.sleep(0.004)
+    print(t, max(0, time.monotonic() - t - 0.004), waited(), flush=True)
 """
 
 
 class Stalls:
-    """How long this machine lets a process wait for its turn. A request passes four processes on its way to the motors, and each may be held as long as this
-    one was: that is the machine's time, not ours. On a machine that is not busy it is nothing."""
-    HOPS = 4
+    """How long this machine lets the processes of a rig wait for a processor. That is the machine's time, not ours: on one that is not busy it is nothing."""
+    HOPS = 2  # of the test's own process on the way: what a process here is held, each of these may be held
+
+    def __init__(self, machine=None):
+        self.folder = str(machine.dir) if machine else "no rig"
 
     def __enter__(self):
-        self.process = subprocess.Popen([sys.executable, "-c", STALLS], stdout=subprocess.PIPE, text=True)
-        self.seen = []
+        self.process = subprocess.Popen([sys.executable, "-c", STALLS, self.folder], stdout=subprocess.PIPE, text=True)
+        self.seen = []  # (when, how long this one was held, what the rig's had waited until then)
         self.process.stdout.readline()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -237,10 +260,19 @@ class Stalls:
         self.reader.join()
         self.process.stdout.close()
 
+    def _waited(self, since, until):
+        seen = [row for row in list(self.seen) if since - 0.1 <= row[0] <= until]
+        held = max([gap for at, gap, _ in seen if at + gap >= since], default=0)
+        steps = [max(0, later[2] - row[2]) for row, later in zip(seen, seen[1:]) if later[0] >= since]  # a process that ended takes its sum with it
+        return self.HOPS * held + sum(steps)
+
     def allowed(self, since, seconds):
-        """To add to a bound of so many seconds since then; call it when they have passed."""
-        time.sleep(max(0, since + seconds + 0.05 - time.monotonic()))
-        return self.HOPS * max([gap for at, gap in list(self.seen) if at + gap >= since and at <= since + seconds], default=0)
+        """To add to a bound of so many seconds since then; call it when they have passed. What is waited in the time that this adds counts too."""
+        added = 0.0
+        for _ in range(4):
+            time.sleep(max(0, since + seconds + added + 0.05 - time.monotonic()))
+            added = self._waited(since, since + seconds + added)
+        return added
 
 
 # ---- the simulated machine -----------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_an_emergency_stop_on_a_full_disk(homed, full):
     full.fill()
     until_unwritable(homed)
     assert ok(post(homed, "system/emergency_stop"))["emergency_stop_active"] is True
-    assert homed.sim_cmd("status")["mcu"]["shutdown"]
+    wait_for("the microcontroller has stopped", lambda: homed.sim_cmd("status")["mcu"]["shutdown"])
     ok(post(homed, "system/reset", timeout=40))
     make_homed(homed)
     control_goes_on(homed)

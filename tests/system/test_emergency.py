@@ -19,7 +19,7 @@ SECOND_WAY_S = 0.25  # Moonraker has so long to confirm
 
 @pytest.fixture(scope="module")
 def machine():
-    with rig.Rig(klipperplace_extra=f"[safety]\nemergency_stop_timeout: {CONFIRM_S}") as r, Stalls() as r.stalls:
+    with rig.Rig(klipperplace_extra=f"[safety]\nemergency_stop_timeout: {CONFIRM_S}") as r, Stalls(r) as r.stalls:
         yield r
 
 

@@ -181,7 +181,7 @@ def test_two_shims_on_one_machine(homed):
     (homed.dir / "second.cfg").write_text(rig.cfg_merge(text, {"api": {"port": port}, "gcode_port": {"enabled": "false"}}))
     second.start()
     try:
-        other = type("Other", (), {"port": port, "request": rig.Rig.request, "get": rig.Rig.get, "post": rig.Rig.post})()
+        other = type("Other", (), {"port": port, "key": None, "request": rig.Rig.request, "get": rig.Rig.get, "post": rig.Rig.post})()
         wait_for("the second", lambda: other.get("/ready")[0] == 200)
         ok(post(other, "motion/move", {"y": 90, "feedrate": FAST, "wait": True}))  # it saves the neutral state at its first move: not while the other moves
         moves = []

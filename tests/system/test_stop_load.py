@@ -15,7 +15,7 @@ SECOND_EVERY = 5               # trials; in one of so many Moonraker stands stil
 def test_stops_under_load():
     count = 200 if rig.long_run() else 20
     late = []
-    with proxied_rig() as (machine, proxy), Stalls() as stalls:
+    with proxied_rig() as (machine, proxy), Stalls(machine) as stalls:
         load = Load(machine)
         try:
             trials = {True: [], False: []}
@@ -25,6 +25,7 @@ def test_stops_under_load():
                 trials[with_moonraker].append(trial)
                 allowed = bound + stalls.allowed(trial.asked, bound)
                 if trial.last_step > allowed:
+                    print(f"late: {trial}, allowed {allowed:.3f} s")
                     late.append((trial, allowed))
         finally:
             load.close()
