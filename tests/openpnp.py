@@ -61,6 +61,18 @@ def compress(line):
     return re.sub(r"\s+|;.*|\([^)]*\)", "", line)
 
 
+def stream(client, lines, ahead):
+    """All replies. ahead: as the asynchronous driver, which waits for nothing but reports."""
+    out, owed = [], 0
+    for line in lines:
+        client.send(line + "\n")
+        owed += 1
+        if not ahead or line.startswith(("M114", "M105")):
+            out += client.replies(owed)
+            owed = 0
+    return out + client.replies(owed)
+
+
 MOVE = "M204 S8082.0000 G1 {} F48493.0000 ; move to target"
 
 

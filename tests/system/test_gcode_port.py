@@ -13,7 +13,7 @@ import helpers
 import openpnp
 import rig
 from helpers import PART_DEG, PART_MM, REFUSING_PIN, X_STEP, axis, footprint, nothing_reaches_klipper, ok, pin, post, steps, still, wait_for
-from openpnp import Lines, compress, read_golden
+from openpnp import Lines, compress, read_golden, stream
 
 GOLDEN = rig.REPO / "tests" / "golden" / "port"
 URLS = "[gcode_port]\nactuator_urls: true\nactuator_token: a-word\n"
@@ -67,15 +67,8 @@ def test_golden(client, name):
 
 
 def replay(client, golden, squeeze, ahead):
-    """All replies. ahead: as the async driver, which waits for nothing but reports."""
-    out, owed = [], 0
-    for line, _ in golden:
-        client.send((compress(line) if squeeze else line) + "\n")
-        owed += 1
-        if not ahead or line.startswith(("M114", "M105")):
-            out += client.replies(owed)
-            owed = 0
-    return out + client.replies(owed)
+    """All replies."""
+    return stream(client, [compress(line) if squeeze else line for line, _ in golden], ahead)
 
 
 LONG = pytest.mark.skipif(not rig.long_run(), reason="two of the four ways are enough for the short run")
