@@ -37,6 +37,8 @@ struct history {
     size_t key_count;
     int64_t commands;
     int event_fd;
+    struct loop_timer *wake; /* wakes the thread at the next turn: not before who waits for an answer, or for a stop, has got it */
+    bool waking;
     bool started, failing;   /* failing: as last told */
     pthread_t thread;
     /* ---- under lock ---- */
@@ -256,6 +258,15 @@ static void on_event(void *user, int fd, uint32_t events)
     }
 }
 
+static void on_wake(void *user)
+{
+    struct history *h = user;
+    h->waking = false;
+    pthread_mutex_lock(&h->lock);
+    pthread_cond_signal(&h->more);
+    pthread_mutex_unlock(&h->lock);
+}
+
 /* Takes w. */
 static bool submit(struct history *h, struct history_writes *w)
 {
@@ -263,11 +274,13 @@ static bool submit(struct history *h, struct history_writes *w)
     if (taken) {
         pthread_mutex_lock(&h->lock);
         taken = h->in.count < HISTORY_WAITING_MAX || w->lasting;
-        if (taken) {
+        if (taken)
             list_add(&h->in, w);
-            pthread_cond_signal(&h->more);
-        }
         pthread_mutex_unlock(&h->lock);
+    }
+    if (taken && !h->waking) {
+        h->waking = true;
+        loop_timer_set(h->wake, 0);
     }
     if (!taken)
         writes_free(w);
@@ -396,7 +409,8 @@ struct history *history_new(struct loop *l, const char *path, size_t commands)
     pthread_cond_init(&h->more, NULL);
     h->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     h->db = db_open(path);
-    if (h->event_fd < 0 || !h->db || loop_watch(l, h->event_fd, EPOLLIN, on_event, h)) {
+    h->wake = loop_timer_new(l, on_wake, h);
+    if (!h->wake || h->event_fd < 0 || !h->db || loop_watch(l, h->event_fd, EPOLLIN, on_event, h)) {
         history_free(h);
         return NULL;
     }
@@ -441,6 +455,7 @@ void history_free(struct history *h)
         loop_unwatch(h->loop, h->event_fd);
         close(h->event_fd);
     }
+    loop_timer_free(h->wake);
     db_close(h->db);
     free(h->entries);
     free(h->events);
