@@ -10,10 +10,9 @@ import time
 from dataclasses import dataclass
 
 import rig
-from measure import Http, NotMeasured, Rpc, body_of, call, cpu_pct, cpu_s, get, memory_mb, post, wrk
+from measure import Http, NotMeasured, Rpc, body_of, call, cpu_pct, cpu_s, get, memory_mb, post, start_beside, wrk
 from proxy import proxied_rig
 from report import Figure
-from rig_process import Process
 from ws_client import Raw
 
 FIGURES = [
@@ -170,20 +169,7 @@ class Bench:
         port = rig.free_port({self.rig.port, self.rig.moonraker_port})
         file = self.rig.dir / "answer.http"
         file.write_bytes(answer)
-        return port, self._start_beside(f"bare-{port}", "kp-bare-mhd", port, file)
-
-    def _start_beside(self, name, program, *args):
-        """A program of ours to measure beside; it says when it is ready."""
-        process = Process(self.rig.dir, name, [rig.build_dir() / "tests" / "bench" / program, *args])
-        process.start()
-        deadline = time.monotonic() + 5
-        while "ready" not in process.output():
-            if not process.alive or time.monotonic() > deadline:
-                text = process.output()
-                process.stop()
-                raise NotMeasured(f"{program} does not serve: {text}")
-            time.sleep(0.02)
-        return process
+        return port, start_beside(self.rig, f"bare-{port}", "kp-bare-mhd", port, file)
 
     def _rounds(self, path, connections, bare_port, bare_pid):
         """Rounds of both in turn: our loads, the bare daemon's, and the processor time of an answer of each, us."""
@@ -271,7 +257,7 @@ class Bench:
         if not self.scripts:
             raise NotMeasured("the shim's scripts are not known")
         path = self.rig.dir / "relay.sock"
-        relay = self._start_beside("relay", "kp-relay", path, self.rig.moonraker_socket)
+        relay = start_beside(self.rig, "relay", "kp-relay", path, self.rig.moonraker_socket)
         try:
             with Http(self.rig.port) as client, Rpc(self.rig.moonraker_socket) as moonraker, Rpc(path) as relayed:
                 times = self._time_moves(client, {"same": moonraker, "relay": relayed, "alone": moonraker})

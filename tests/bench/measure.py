@@ -11,12 +11,29 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import rig
+from rig_process import Process
+
 HERE = Path(__file__).resolve().parent
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class NotMeasured(Exception):
     """A figure cannot be had; the text says why."""
+
+
+def start_beside(machine, name, program, *args):
+    """A program of ours to measure beside, in the machine's folder; it says when it is ready."""
+    process = Process(machine.dir, name, [rig.build_dir() / "tests" / "bench" / program, *args])
+    process.start()
+    deadline = time.monotonic() + 10
+    while "ready" not in process.output():
+        if not process.alive or time.monotonic() > deadline:
+            text = process.output()
+            process.stop()
+            raise NotMeasured(f"{program} does not serve: {text}")
+        time.sleep(0.02)
+    return process
 
 
 # ---- HTTP ------------------------------------------------------------------------------------------------------------
