@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """[pnp_sensor NAME], an analog sensor in its own unit, and PNP_WAIT, which fails a script unless a sensor gets there in time.
 
-Invariant: a sensor never shuts the machine down; what is wrong with it is its `fault`. PNP_WAIT counts only samples taken after it began.
+Invariant: a sensor never shuts the machine down; what is wrong with it is its `fault`. PNP_WAIT counts only samples taken after all that stands before it
+was done.
 """
 import inspect
 
@@ -11,6 +12,12 @@ UNKNOWN_ADC = "this Klipper's ADC interface is not known"
 SAMPLE_S = 0.001
 LATE_S = 0.100  # without a sample, past three reports: fault
 WAIT_MAX_S = 60.0
+
+
+def raise_if_shut_down(printer):
+    """For what has waited: the shim knows these words."""
+    if printer.is_shutdown():
+        raise printer.command_error("Klipper was shut down: %s" % (printer.get_state_message()[0].split("\n")[0],))
 
 
 class PnpSensor:
@@ -129,24 +136,25 @@ class WaitCommand:
         if (below is None) == (above is None):
             raise gcmd.error("PNP_WAIT needs BELOW or ABOVE")
         sensor = self._find(gcmd, name)
-        mcu = sensor.adc.get_mcu()
-        self.printer.lookup_object("toolhead").wait_moves()
+        toolhead = self.printer.lookup_object("toolhead")
+        toolhead.wait_moves()
         began = self.reactor.monotonic()
-        after = mcu.estimated_print_time(began)
+        after = max(toolhead.print_time, sensor.adc.get_mcu().estimated_print_time(began))
+        step = min(0.005, sensor.report_s / 2)
+        turns = (3 * sensor.report_s + LATE_S) / step  # for a first sample, counted so that a time in which this computer stood still is no time
         now, seen = began, None
         while True:
-            if self.printer.is_shutdown():
-                raise gcmd.error("PNP_WAIT: Klipper was shut down")
+            raise_if_shut_down(self.printer)
             at, value = sensor.latest()
             if at >= after:
-                seen = value
-                if value < below if below is not None else value > above:
-                    gcmd.respond_info("PNP_WAIT: %s %.3f %s after %.3f s" % (name, value, sensor.unit, now - began), log=False)
+                seen = round(value, 3)  # as the status tells it
+                if seen <= below if below is not None else seen >= above:
+                    gcmd.respond_info("PNP_WAIT: %s %.3f %s after %.3f s" % (name, seen, sensor.unit, now - began), log=False)
                     return
-            if now - began >= timeout:
+            turns -= 1
+            if now - began >= timeout and (seen is not None or turns <= 0):
                 break
-            now = self.reactor.pause(min(now + min(0.005, sensor.report_s / 2), began + timeout + 0.001))
+            now = self.reactor.pause(min(now + step, began + timeout + 0.001) if now - began < timeout else now + step)
         wanted = "below %.3f" % (below,) if below is not None else "above %.3f" % (above,)
-        if seen is None:
-            raise gcmd.error("PNP_WAIT: %s gave no sample within %.3f s" % (name, timeout))
-        raise gcmd.error("PNP_WAIT: %s is %.3f %s, not %s, after %.3f s" % (name, seen, sensor.unit, wanted, timeout))
+        shown = "gave no sample" if seen is None else "is %.3f %s" % (seen, sensor.unit)
+        raise gcmd.error("PNP_WAIT: %s %s, not %s, after %.3f s" % (name, shown, wanted, now - began))

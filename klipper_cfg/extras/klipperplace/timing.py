@@ -6,7 +6,7 @@ own timing back until the next restart. docs/fast-motion.md says why each number
 """
 import logging
 
-from . import known
+from . import known, sensor
 
 SETTLE_S = 10.0  # after ready: drivers are still being set up and clocks learned
 PRIMING_S = 0.020  # a lone move waits this long for more of the same path
@@ -110,6 +110,7 @@ class Timing:
         self.homing = 0
         self.why = "not started"
         self.stopped = None  # why there is no early start until a restart
+        self.leaving = False  # Klipper waits for the end of motion before a restart
         self.pending = None  # print time of an early start whose steps are not sent yet
         self.starts = 0
         self.margin = self.last_margin = None
@@ -142,6 +143,10 @@ class Timing:
         self._family().check_wait()
         self.own_wait = self.toolhead.wait_moves
         self.toolhead.wait_moves = self._wait_moves
+        self.printer.register_event_handler("gcode:request_restart", self._leaves)
+
+    def _leaves(self, _print_time):
+        self.leaving = True
 
     def start_fast(self):
         klipper = self._family()
@@ -262,10 +267,16 @@ class Timing:
         return result
 
     def _wait_moves(self):
-        """Until the last step is done. With an input shaper steps go on for kin_flush_delay after the print time of the move."""
+        """Until the last step is done, or an error: what a shutdown has cut off must not be told as done."""
         if self.vsd is not None and self.vsd.is_active():
             self.own_wait()
-            return
+        else:
+            self._wait_exactly()
+        if not self.leaving:
+            sensor.raise_if_shut_down(self.printer)
+
+    def _wait_exactly(self):
+        """With an input shaper steps go on for kin_flush_delay after the print time of the move."""
         toolhead = self.toolhead
         toolhead._flush_lookahead()
         now = self.reactor.monotonic()
