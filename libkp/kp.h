@@ -21,7 +21,7 @@ extern "C" {
 
 #define KP_NAME_MAX 64       /* bytes of a name with its 0; a longer one is refused */
 #define KP_TEXT_MAX 192      /* bytes of a message with its 0; a longer one is cut */
-#define KP_SCRIPT_MAX 1536   /* bytes of one script for Klipper with its 0 */
+#define KP_SCRIPT_MAX 2048   /* bytes of one script for Klipper with its 0 */
 #define KP_FAULTS_MAX 32     /* faults kept of one request; more are counted in `dropped` */
 #define KP_ARGS_MAX 32       /* parameters of one request */
 #define KP_AXES_MAX 9        /* X Y Z and six lettered ones */
@@ -683,9 +683,13 @@ KP_API enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, 
 KP_API void kp_seq_free(struct kp_seq *s);
 /* Tells the sequence what happened and gets what to do next. KP_EV_START first; KP_EV_OK after a script or settle that worked; KP_EV_SAMPLE with value; KP_EV_ERROR with
  * *error (borrowed) for a script that failed, a foreign move, a lost connection: the answer is then KP_ACT_FAIL, or, where Klipper refused a script
- * (KP_EXECUTION_FAILED) that left something to undo, first the script that does. After DONE or FAIL it must not be called again. */
+ * (KP_EXECUTION_FAILED) that left something to undo, first the script that does. Where Klipper's words in *error are those of a PNP_WAIT in the script the
+ * answer is KP_ACT_SETTLE: the script has put the client's state back, what it wrote and where it ended is told from then on as of one that was accepted, and
+ * KP_EV_OK leads to the next try or to the failure. After DONE or FAIL it must not be called again. */
 KP_API bool kp_seq_answers(enum kp_act act, enum kp_event ev); /* the table of what an action may be answered with; START comes before any */
 KP_API void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct kp_error *error, struct kp_action *out);
+/* A line of Klipper's console while a script of the sequence runs: a PNP_WAIT that was met tells its level there. Others say nothing to it. */
+KP_API void kp_seq_heard(struct kp_seq *s, const char *line);
 /* The pin that a ramp leads until it is done, -1: none. */
 KP_API int kp_seq_leads(const struct kp_seq *s);
 KP_API const struct kp_result *kp_seq_result(const struct kp_seq *s);

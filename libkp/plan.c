@@ -38,15 +38,17 @@ void plan_script(struct plan *p, const char *name)
     add_step(p, KP_ACT_SCRIPT, name)->script = (int)p->s->script_count;
     size_t i = p->s->script_count++;
     p->now = i < PLAN_SCRIPTS_MAX ? &p->s->scripts[i] : &p->s->more[i - PLAN_SCRIPTS_MAX];
-    p->now->write_count = p->now->axis_count = 0;
+    p->now->write_count = p->now->axis_count = p->now->check_count = 0;
     for (int k = 0; k < 3; k++)
         p->now->expected[k] = NAN;
     tr_start(&p->now->text);
 }
 
-void plan_sample(struct plan *p, const struct plan_step *step)
+struct plan_step *plan_sample(struct plan *p, const struct plan_step *step)
 {
-    *add_step(p, KP_ACT_SAMPLE, step->name) = *step;
+    struct plan_step *to = add_step(p, KP_ACT_SAMPLE, step->name);
+    *to = *step;
+    return to;
 }
 
 void plan_settle(struct plan *p)

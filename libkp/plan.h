@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* A plan under construction and the helpers that its builders share: plan.c for all, plan_motion.c, plan_pnp.c and plan_pins.c
- * one function per command, sequence.c the way through. Invariant: each coordinate passes plan_go, which checks it; a script that saves the client's
+ * one function per command, plan_check.c levels looked at inside a script, sequence.c the way through. Invariant: each coordinate passes plan_go, which checks it; a script that saves the client's
  * state begins with that, so that whoever sees it fail knows that a restore is owed. */
 #ifndef KP_PLAN_H
 #define KP_PLAN_H
@@ -11,19 +11,11 @@
 #define PLAN_SCRIPTS_MAX 3 /* pick, place, release */
 #define PLAN_TRIES_MAX 20  /* further picks that each have a script of their own; [vacuum] retries goes no further */
 #define PLAN_WRITES_MAX 8  /* pins that one script writes */
+#define PLAN_CHECKS_MAX 2  /* levels that one script looks at: held, let go */
 #define PLAN_LINES_MAX 64  /* lines of all scripts */
 #define PLAN_NONE (-1)
 
 #define PLAN_FAULT(p, ...) do { struct kp_error e_; kp_error_set(&e_, __VA_ARGS__); kp_faults_add((p)->f, &e_); } while (0)
-
-struct plan_script {
-    struct tr_script text;
-    struct kp_pin_write writes[PLAN_WRITES_MAX];
-    size_t write_count;
-    struct kp_axis_write axes[KP_AXES_MAX];
-    size_t axis_count;
-    double expected[3]; /* NAN: the script does not say */
-};
 
 struct plan_step {
     enum kp_act kind;  /* SCRIPT, SAMPLE, SETTLE, DELAY, or DONE at the end of the main path */
@@ -33,9 +25,27 @@ struct plan_step {
     double level;
     bool at_most;      /* level is the largest good one, not the smallest */
     bool held;         /* a part must be held; false: it must have been let go */
-    int good;          /* SAMPLE that is good: step to go to; PLAN_NONE: the next one */
+    int good;          /* SAMPLE that is good, SCRIPT that was accepted: step to go to; PLAN_NONE: the next one */
     int again;         /* SAMPLE that fails: step to go to while tries are left */
     int way_out;       /* SAMPLE that fails for good, SCRIPT that Klipper refuses: step to go to; PLAN_NONE: fail at once */
+};
+
+/* A level that PNP_WAIT looks at inside a script: a SAMPLE's step that is not among the steps, and how much of the script stands before it. */
+struct plan_check {
+    struct plan_step level;
+    size_t write_count, axis_count;
+    double expected[3];
+};
+
+struct plan_script {
+    struct tr_script text;
+    struct kp_pin_write writes[PLAN_WRITES_MAX];
+    size_t write_count;
+    struct kp_axis_write axes[KP_AXES_MAX];
+    size_t axis_count;
+    double expected[3]; /* NAN: the script does not say */
+    struct plan_check checks[PLAN_CHECKS_MAX];
+    size_t check_count;
 };
 
 /* A pin on its way, in the sense of its section (not of an inverted name). */
@@ -59,8 +69,12 @@ struct kp_seq {
     int tries_left;
     struct kp_result result;
     char nozzle[KP_NAME_MAX], unit[KP_NAME_MAX]; /* of the vacuum sensor, for messages */
+    char inside[KP_NAME_MAX]; /* the pnp_sensor that scripts look at themselves; empty: none do. Its level is what it tells * scale + offset */
+    double scale, offset, timeout_s;
     size_t at;         /* the step under way */
     int last_script;   /* PLAN_NONE before the first */
+    int unmet;         /* the check at which the last script ended; PLAN_NONE: none */
+    double heard;      /* the level that it told last; NAN: none yet */
     struct plan_ramp ramp;
     bool failing;      /* on the way out; failure holds why */
     struct kp_error failure;
@@ -91,7 +105,8 @@ struct plan {
 double plan_round(double v); /* to the 6 decimals that Klipper keeps */
 /* Begins the script of a new step; further lines go there. */
 void plan_script(struct plan *p, const char *name);
-void plan_sample(struct plan *p, const struct plan_step *step);
+/* Returns the step, for where to go when the level is bad. */
+struct plan_step *plan_sample(struct plan *p, const struct plan_step *step);
 void plan_settle(struct plan *p);
 void plan_delay(struct plan *p);
 /* The main path ends here; what follows is gone to by name alone. */
@@ -122,6 +137,14 @@ void plan_end_move(struct plan *p, bool wait);
 const struct kp_nozzle *plan_nozzle(struct plan *p);
 /* Numbers of the call; NAN when the request has none and the row no default. */
 double plan_num(const struct plan *p, const char *param);
+
+/* plan_check.c: true when Klipper can look at this nozzle's levels inside a script: it has PNP_WAIT of the extra, and the sensor is a pnp_sensor whose own
+ * unit both levels can be told in. Says so to the checks that follow. */
+bool plan_inside(struct plan *p, const struct kp_nozzle *n);
+/* Looks at a level at this point of the script; what stands before it must have put the client's state back. Returns as plan_sample. */
+struct plan_step *plan_check(struct plan *p, const struct plan_step *level);
+/* What PNP_WAIT says on the console, or in its error (end): the level to s->heard; at an end the check that was not met to s->unmet. False: it says nothing. */
+bool plan_check_heard(struct kp_seq *s, const struct plan_script *script, const char *words, bool end);
 
 /* sequence.c: for check.c, of a call that has faults already: adds what is wrong with its other parameters too. */
 void plan_refused(const struct kp_machine *m, const struct kp_call *call, struct kp_faults *f);

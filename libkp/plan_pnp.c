@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Plans of pick, place and pick_and_place. A script ends only where a sensor is read, with the head at travel height.
+/* Plans of pick, place and pick_and_place. A script ends only where a sensor is read, or where Klipper itself reads one in it, with the head at travel height.
  * Invariant: Z goes to travel before anything else, XY is crossed only there, and a nozzle only ever goes down from it. */
 #include "plan.h"
 
@@ -12,6 +12,9 @@ struct job {
     double travel, pick, place;
     const char *travel_name, *pick_name, *place_name; /* parameters that faults name */
     bool verify;
+    bool inside;  /* Klipper looks at the levels, in the script */
+    bool both;    /* pick_and_place */
+    double dwell; /* of the request; NAN: none */
 };
 
 static double offset(const struct kp_nozzle *n, int i)
@@ -65,14 +68,16 @@ static void verify(struct plan *p, struct job *j, const struct kp_slot *slot)
         PLAN_FAULT(p, KP_INVALID_PARAMETER, "verify", "nozzle %s has no vacuum sensor", n->name);
     else if (!isfinite(n->part_on) || !isfinite(n->part_off))
         PLAN_FAULT(p, KP_INVALID_PARAMETER, "verify", "nozzle %s needs part_on and part_off in klipperplace.cfg, or verify false", n->name);
-    else
+    else {
         memcpy(p->s->unit, sensor->unit, sizeof p->s->unit);
+        j->inside = plan_inside(p, n);
+    }
 }
 
 /* False with faults when there is no nozzle to plan for. */
 static bool start(struct plan *p, struct job *j, const char *travel_name)
 {
-    *j = (struct job){ .travel = NAN, .pick = NAN, .place = NAN, .travel_name = travel_name };
+    *j = (struct job){ .travel = NAN, .pick = NAN, .place = NAN, .travel_name = travel_name, .dwell = NAN };
     plan_feedrate(p, kp_call_slot(p->call, "feedrate"));
     j->n = plan_nozzle(p);
     if (!j->n)
@@ -142,37 +147,90 @@ static struct plan_step sample(const struct job *j, const char *name, bool held)
                                .good = PLAN_NONE, .again = PLAN_NONE, .way_out = PLAN_NONE };
 }
 
-/* The script of a pick from travel to travel, deeper by so much; xy: over x and y of the request first. */
-static void pick_once(struct plan *p, const struct job *j, bool xy, double dwell, double deeper)
+/* Looks at the level where all is up, behind a script or inside it. Gives the step that says where to go when it is bad; NULL: nobody looks. */
+static struct plan_step *look(struct plan *p, const struct job *j, const char *name, bool held)
+{
+    struct plan_step level = sample(j, name, held);
+    end(p);
+    if (!j->verify)
+        return NULL;
+    return j->inside ? plan_check(p, &level) : plan_sample(p, &level);
+}
+
+/* A pick from travel to travel, deeper by so much; of pick_and_place over x and y first. */
+static void pick_once(struct plan *p, const struct job *j, double deeper)
 {
     struct job at = *j;
     at.pick = plan_round(j->pick - deeper * j->n->z_direction);
     go_z(p, j->travel, j->travel_name);
-    if (xy)
+    if (j->both)
         go_xy(p, j, "x", "y");
-    down_and_suck(p, &at, dwell);
+    down_and_suck(p, &at, j->dwell);
+}
+
+/* Turns the part beside the travel. Returns the axis that later lines wait for, NULL when nothing turns. */
+static const struct kp_axis *turn(struct plan *p, const struct job *j)
+{
+    double by = plan_num(p, "rotation");
+    const struct kp_axis *a = j->n->rotation_axis < 0 ? NULL : kp_machine_axis(p->m, (size_t)j->n->rotation_axis);
+    if (isnan(by) || by == 0)
+        return NULL;
+    if (!a || !a->extra) {
+        PLAN_FAULT(p, KP_INVALID_PARAMETER, "rotation", "nozzle %s has no rotation_axis", j->n->name);
+        return NULL;
+    }
+    plan_axis_move(p, j->n->rotation_axis, by, true, a->velocity, "rotation");
+    return a;
+}
+
+static void place_part(struct plan *p, const struct job *j)
+{
+    const struct kp_axis *turning = turn(p, j);
+    go_xy(p, j, "place_x", "place_y");
+    if (turning)
+        tr_stepper_sync(&p->now->text, turning->stepper);
+    down_and_let_go(p, j, NAN, NAN);
+}
+
+/* A pick and a look, and what stands in the same script behind it. Returns as look. */
+static struct plan_step *try_once(struct plan *p, const struct job *j, double deeper)
+{
+    pick_once(p, j, deeper);
+    if (!j->both || (j->verify && !j->inside))
+        return look(p, j, "verify_pick", true);
+    struct plan_step *first = NULL;
+    if (j->inside) {
+        struct plan_step level = sample(j, "verify_pick", true);
+        tr_close(&p->now->text); /* the script may end here */
+        first = plan_check(p, &level);
+        tr_open(&p->now->text);
+    }
+    place_part(p, j);
+    look(p, j, "verify_place", false);
+    return first;
 }
 
 /* What follows a pick whose level is bad, behind the main path: the same pick while tries are left, or one that goes deeper each time; then the declared
  * way out, vacuum off, with the head at travel height already. */
-static void mend(struct plan *p, const struct job *j, bool xy, double dwell)
+static void mend(struct plan *p, const struct job *j, struct plan_step *first)
 {
     struct kp_seq *s = p->s;
     double lower = kp_machine_limits(p->m)->retry_lower_mm;
-    int further = lower > 0 ? s->tries_left : 0;
-    struct plan_step *first = &s->steps[1];
+    bool right = p->f->count + p->f->dropped == p->faults_before; /* else each try would tell what is wrong again */
+    int further = lower > 0 && right ? s->tries_left : 0;
     plan_end(p);
-    first->way_out = (int)s->step_count + 2 * further;
+    first->way_out = (int)s->step_count + (j->inside ? 1 : 2) * further;
     first->again = further > 0 ? (int)s->step_count : 0;
     for (int i = 1; i <= further; i++) {
-        struct plan_step level = sample(j, "verify_pick", true);
-        level.good = 2;
-        level.again = (int)s->step_count + 2;
-        level.way_out = first->way_out;
-        plan_script(p, "pick");
-        pick_once(p, j, xy, dwell, i * lower);
-        end(p);
-        plan_sample(p, &level);
+        struct plan_step *script = &s->steps[s->step_count], *level;
+        plan_script(p, s->steps[0].name);
+        level = try_once(p, j, i * lower);
+        if (j->inside)
+            script->good = (int)s->end;
+        else
+            level->good = 2;
+        level->again = (int)s->step_count;
+        level->way_out = first->way_out;
     }
     plan_script(p, "release");
     plan_let_go(p, j->n);
@@ -195,15 +253,12 @@ void plan_pick(struct plan *p)
     j.pick = height(p, j.n, "z", j.n->pick_height, "pick_height");
     check_down(p, &j, j.pick, "z");
     verify(p, &j, kp_call_slot(p->call, "verify"));
-    pick_once(p, &j, false, plan_num(p, "dwell"), 0);
-    end(p);
+    j.dwell = plan_num(p, "dwell");
     p->s->result.attempts = 1;
     p->s->tries_left = kp_machine_limits(p->m)->vacuum_retries;
-    if (j.verify) {
-        struct plan_step level = sample(&j, "verify_pick", true);
-        plan_sample(p, &level);
-        mend(p, &j, false, plan_num(p, "dwell"));
-    }
+    struct plan_step *first = try_once(p, &j, 0);
+    if (first)
+        mend(p, &j, first);
     done(p, true);
 }
 
@@ -219,27 +274,8 @@ void plan_place(struct plan *p)
     verify(p, &j, kp_call_slot(p->call, "verify"));
     go_z(p, j.travel, j.travel_name);
     down_and_let_go(p, &j, plan_num(p, "dwell"), plan_num(p, "blow_off"));
-    end(p);
-    if (j.verify) {
-        struct plan_step level = sample(&j, "verify_place", false);
-        plan_sample(p, &level);
-    }
+    look(p, &j, "verify_place", false);
     done(p, false);
-}
-
-/* Turns the part beside the travel. Returns the axis that later lines wait for, NULL when nothing turns. */
-static const struct kp_axis *turn(struct plan *p, const struct job *j)
-{
-    double by = plan_num(p, "rotation");
-    const struct kp_axis *a = j->n->rotation_axis < 0 ? NULL : kp_machine_axis(p->m, (size_t)j->n->rotation_axis);
-    if (isnan(by) || by == 0)
-        return NULL;
-    if (!a || !a->extra) {
-        PLAN_FAULT(p, KP_INVALID_PARAMETER, "rotation", "nozzle %s has no rotation_axis", j->n->name);
-        return NULL;
-    }
-    plan_axis_move(p, j->n->rotation_axis, by, true, a->velocity, "rotation");
-    return a;
 }
 
 static void pick_and_place_heights(struct plan *p, struct job *j)
@@ -269,29 +305,21 @@ void plan_pick_and_place(struct plan *p)
         return;
     pick_and_place_heights(p, &j);
     verify(p, &j, NULL);
-    pick_once(p, &j, true, NAN, 0);
+    j.both = true;
     p->s->result.attempts = 1;
     p->s->tries_left = retries->set ? (int)retries->num : kp_machine_limits(p->m)->vacuum_retries;
-    if (j.verify) { /* steps: pick, verify_pick, place, verify_place | further tries, release */
-        struct plan_step level = sample(&j, "verify_pick", true);
-        end(p);
-        plan_sample(p, &level);
+    bool whole = !j.verify || j.inside;
+    if (whole)
+        p->s->steps[0].name = "pick_and_place";
+    struct plan_step *first = try_once(p, &j, 0);
+    if (!whole) { /* steps: pick, verify_pick, place, verify_place | further tries, release */
         plan_script(p, "place");
         tr_open(&p->now->text);
-    } else {
-        p->s->steps[0].name = "pick_and_place";
+        place_part(p, &j);
+        look(p, &j, "verify_place", false);
     }
-    const struct kp_axis *turning = turn(p, &j);
-    go_xy(p, &j, "place_x", "place_y");
-    if (turning)
-        tr_stepper_sync(&p->now->text, turning->stepper);
-    down_and_let_go(p, &j, NAN, NAN);
-    end(p);
-    if (j.verify) {
-        struct plan_step level = sample(&j, "verify_place", false);
-        plan_sample(p, &level);
-        mend(p, &j, true, NAN);
-    }
+    if (first)
+        mend(p, &j, first);
     tips(p, &j);
     done(p, false);
 }

@@ -162,7 +162,7 @@ enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const s
     if (!kp_call_needs_position(m, call) || !kp_machine_commanded(m, p.at))
         p.at[0] = p.at[1] = p.at[2] = NAN;
     s->more = (struct plan_script *)(s + 1), s->more_room = more;
-    s->last_script = s->ramp.pin = PLAN_NONE;
+    s->last_script = s->ramp.pin = s->unmet = PLAN_NONE;
     builders[id](&p);
     if (s->end == 0)
         s->end = s->step_count;
@@ -243,6 +243,8 @@ static void ask(struct kp_seq *s, struct kp_action *out)
         out->after_ms = plan_ramp_next(s);
     if (step->kind == KP_ACT_SCRIPT) {
         s->last_script = step->script;
+        s->unmet = PLAN_NONE;
+        s->heard = NAN;
         out->text = last(s)->text.text;
     }
 }
@@ -257,16 +259,22 @@ static void vacuum_failure(struct kp_seq *s, const struct plan_step *step, doubl
     e->max = step->at_most ? step->level : NAN;
 }
 
-/* A level was measured. A good one leads on, a bad one to another try or to the way out. */
-static void judge(struct kp_seq *s, double level)
+static void measured(struct kp_seq *s, double level)
 {
-    const struct plan_step *step = &s->steps[s->at];
     s->result.has_level = !isnan(level);
     s->result.level = level;
-    if (step->at_most ? level <= step->level : level >= step->level) {
-        s->at = step->good == PLAN_NONE ? s->at + 1 : (size_t)step->good;
-        return;
-    }
+}
+
+static void go_on(struct kp_seq *s)
+{
+    const struct plan_step *step = &s->steps[s->at];
+    s->at = step->good == PLAN_NONE ? s->at + 1 : (size_t)step->good;
+}
+
+/* The level is not what this step wants: to another try, or to the way out. */
+static void bad_level(struct kp_seq *s, const struct plan_step *step, double level)
+{
+    measured(s, level);
     if (step->again != PLAN_NONE && s->tries_left > 0) {
         s->tries_left--;
         s->result.attempts++;
@@ -280,9 +288,27 @@ static void judge(struct kp_seq *s, double level)
     s->at = step->way_out == PLAN_NONE ? s->step_count : (size_t)step->way_out;
 }
 
+static void judge(struct kp_seq *s, double level)
+{
+    const struct plan_step *step = &s->steps[s->at];
+    if (!(step->at_most ? level <= step->level : level >= step->level)) {
+        bad_level(s, step, level);
+        return;
+    }
+    measured(s, level);
+    go_on(s);
+}
+
+/* The check at which the last script ended; NULL: it did not end at one. */
+static const struct plan_check *ended_at(const struct kp_seq *s)
+{
+    return s->unmet == PLAN_NONE ? NULL : &last(s)->checks[s->unmet];
+}
+
 bool kp_seq_expected(const struct kp_seq *s, double xyz[3])
 {
-    const double *at = last(s) ? last(s)->expected : NULL;
+    const struct plan_check *end = ended_at(s);
+    const double *at = end ? end->expected : last(s) ? last(s)->expected : NULL;
     if (!at || (isnan(at[0]) && isnan(at[1]) && isnan(at[2])))
         return false;
     memcpy(xyz, at, 3 * sizeof *at);
@@ -302,11 +328,38 @@ static bool refused(struct kp_seq *s, const struct kp_error *error)
     return true;
 }
 
+/* A script ended because a level that it looks at was not there. Before anything follows, what it did is seen and that nobody else came in between. */
+static bool unmet(struct kp_seq *s, const struct kp_error *error, struct kp_action *out)
+{
+    if (s->failing || s->steps[s->at].kind != KP_ACT_SCRIPT || s->unmet != PLAN_NONE || error->code != KP_EXECUTION_FAILED
+        || !plan_check_heard(s, last(s), error->message, true))
+        return false;
+    out->kind = KP_ACT_SETTLE;
+    out->step = ended_at(s)->level.name;
+    return true;
+}
+
 /* The script that was accepted left the toolhead there. */
 static void note_left(struct kp_seq *s)
 {
     if (kp_seq_expected(s, s->result.target))
         s->result.moved = true;
+}
+
+/* A script, or what it left, is done. */
+static void accepted(struct kp_seq *s)
+{
+    const struct plan_check *end = ended_at(s);
+    note_left(s);
+    if (end) {
+        bad_level(s, &end->level, s->heard);
+        return;
+    }
+    if (s->steps[s->at].kind == KP_ACT_SCRIPT && last(s)->check_count > 0)
+        measured(s, s->heard);
+    go_on(s);
+    if (s->ramp.pin != PLAN_NONE && s->at == s->end && s->ramp.done < s->ramp.steps)
+        s->at -= 2; /* to the delay before */
 }
 
 bool kp_seq_answers(enum kp_act act, enum kp_event ev)
@@ -329,6 +382,8 @@ void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct 
     switch (ev) {
     case KP_EV_ERROR:
         assert(error);
+        if (unmet(s, error, out))
+            return;
         if (!refused(s, error)) {
             fail(s, error, out);
             return;
@@ -338,10 +393,7 @@ void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct 
         s->at = 0;
         break;
     case KP_EV_OK:
-        note_left(s);
-        s->at++;
-        if (s->ramp.pin != PLAN_NONE && s->at == s->end && s->ramp.done < s->ramp.steps)
-            s->at -= 2; /* to the delay before */
+        accepted(s);
         break;
     case KP_EV_TIME:
         plan_ramp_write(s, value);
@@ -358,6 +410,12 @@ void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct 
     ask(s, out);
 }
 
+void kp_seq_heard(struct kp_seq *s, const char *line)
+{
+    if (last(s))
+        plan_check_heard(s, last(s), line, false);
+}
+
 int kp_seq_leads(const struct kp_seq *s)
 {
     return s->ramp.pin;
@@ -370,13 +428,15 @@ const struct kp_result *kp_seq_result(const struct kp_seq *s)
 
 const struct kp_pin_write *kp_seq_writes(const struct kp_seq *s, size_t *count)
 {
-    *count = last(s) ? last(s)->write_count : 0;
+    const struct plan_check *end = ended_at(s);
+    *count = end ? end->write_count : last(s) ? last(s)->write_count : 0;
     return last(s) ? last(s)->writes : NULL;
 }
 
 const struct kp_axis_write *kp_seq_axis_writes(const struct kp_seq *s, size_t *count)
 {
-    *count = last(s) ? last(s)->axis_count : 0;
+    const struct plan_check *end = ended_at(s);
+    *count = end ? end->axis_count : last(s) ? last(s)->axis_count : 0;
     return last(s) ? last(s)->axes : NULL;
 }
 

@@ -22,6 +22,10 @@
 #define SEESAW AXIS_A AXIS_B AXIS_C SENSORS N1 N2 \
                "[feeder feeder1]\nstepper: manual_stepper feeder1\nfeedrate: 1200\naccel: 500\n[pin lamp]\nobject: output_pin light\n"
 
+/* Sensors that Klipper's extra looks at in a script; the second tells the opposite of our level, in hundredths. */
+#define INSIDE AXIS_A AXIS_B "[sensor vacuum1]\nobject: pnp_sensor vac1\ntype: vacuum\nreport_time: 0.02\n" \
+               "[sensor vacuum2]\nobject: pnp_sensor vac2\ntype: vacuum\nscale: -0.01\noffset: 3\n" N1 N2
+
 static const struct fixture { const char *name, *cfg, *without; } fixtures[] = {
     { "seesaw", SEESAW, "homing_override" },
     { "careful", SEESAW "[vacuum]\ntravel_interlock: true\nretries: 2\n[safety]\nmax_x_position: 250\nmin_feedrate: 60\nmax_feedrate: 6000\n", "homing_override" },
@@ -35,6 +39,11 @@ static const struct fixture { const char *name, *cfg, *without; } fixtures[] = {
     { "blind", SENSORS "[nozzle N2]\nvalve: valve2\nsafe_z: 5\nsensor: vacuum2\n", "homing_override" },
     { "deeper", SEESAW "[vacuum]\nretries: 2\nretry_lower: 0.2\n", "homing_override" },
     { "deepest", SEESAW "[vacuum]\nretries: 20\nretry_lower: 0.1\n", "homing_override" },
+    { "inside", INSIDE, "homing_override" },
+    { "outside", INSIDE, "PNP_WAIT" },
+    { "inside_deeper", INSIDE "[vacuum]\nretries: 2\nretry_lower: 0.2\n", "homing_override" },
+    { "half_inside", AXIS_A AXIS_B "[sensor vacuum1]\nobject: pnp_sensor vac1\ntype: vacuum\nfield: raw\n"
+                     "[sensor vacuum2]\nobject: pnp_sensor vac2\ntype: vacuum\nscale: 0\n" N1 N2, "homing_override" },
     { "limited", SEESAW "[gcode_driver]\ndefault_timeout: 45\n[safety]\nmin_pwm_value: 0.2\nmax_pwm_value: 0.8\nmin_fan_speed: 0.1\nmax_fan_speed: 0.6\n",
       "homing_override" },
     { "plain", "", "homing_override" },
@@ -67,12 +76,13 @@ static const struct { const char *section, *option, *text; double num; } setting
     { "manual_stepper rotation1", "velocity", NULL, 100 }, { "manual_stepper rotation2", "microsteps", NULL, 16 },
     { "manual_stepper drag", "position_min", NULL, -5 }, { "manual_stepper drag", "position_max", NULL, 5 },
     { "manual_stepper feeder1", "velocity", NULL, 5 },
+    { "pnp_sensor vac1", "sensor_pin", "PC5", 0 }, { "pnp_sensor vac2", "sensor_pin", "PC6", 0 },
     { "temperature_sensor vacuum1", "sensor_type", "x", 0 }, { "temperature_sensor vacuum2", "sensor_type", "x", 0 },
 };
 
 static const char *const words[] = { "G1", "G4", "G28", "G90", "G92", "M220", "M400", "SET_PIN", "MANUAL_STEPPER", "SAVE_GCODE_STATE",
                                      "RESTORE_GCODE_STATE", "SET_GCODE_OFFSET", "SET_SERVO", "SET_FAN_SPEED", "M106", "M107",
-                                     "M83", "M221", "ACTIVATE_EXTRUDER", "SYNC_EXTRUDER_MOTION", "FEED_LEFT" };
+                                     "M83", "M221", "ACTIVATE_EXTRUDER", "SYNC_EXTRUDER_MOTION", "FEED_LEFT", "PNP_WAIT" };
 
 static inline struct kp_value number_value(double v) { return (struct kp_value){ .kind = KP_NUM, .num = v }; }
 static inline struct kp_value text_value(const char *s) { return (struct kp_value){ .kind = KP_STR, .str = kp_str_of(s) }; }

@@ -30,14 +30,30 @@ static void say_script(struct transcript *t, const struct kp_action *a)
     snprintf(head, sizeof head, "%s:", a->step);
     say(t, "", head, strlen(head));
     const char *save = strstr(a->text, "SAVE_GCODE_STATE"), *restore = strstr(a->text, "RESTORE_GCODE_STATE NAME=_kp_client");
+    bool framed = false;
     if (save != a->text && (strstr(a->text, "G1") || save)) /* whoever sees it fail must know that a restore is owed */
         fail_msg("%s does not begin with its save", a->step);
     assert_int_equal(save != NULL, restore != NULL);
     for (const char *at = a->text; *at;) {
         size_t n = strcspn(at, "\n");
         say(t, "", at, n);
+        framed = strncmp(at, "SAVE_GCODE_STATE", 16) == 0 || (framed && strncmp(at, "RESTORE_GCODE_STATE NAME=_kp_client", n) != 0);
+        if (strncmp(at, "PNP_WAIT ", 9) == 0) /* where the script may end the state must be the client's */
+            assert_false(framed);
         at += n + (at[n] == '\n');
     }
+    assert_false(framed);
+}
+
+/* Klipper's words on the script just said, when the expected lines go on with those of a check that was not met. */
+static bool next_words(const struct transcript *t, const char *expected, char said[KP_TEXT_MAX])
+{
+    static const char mark[] = "PNP_WAIT: ";
+    const char *at = t->len < strlen(expected) ? expected + t->len : "";
+    if (strncmp(at, mark, sizeof mark - 1) != 0)
+        return false;
+    snprintf(said, KP_TEXT_MAX, "%.*s", (int)strcspn(at, "\n"), at);
+    return true;
 }
 
 /* The level of the next "sample NAME LEVEL" of the expected lines. */
@@ -71,6 +87,9 @@ static void run(const struct kp_machine *m, const char *request, bool flush, con
 {
     static struct kp_faults f;
     struct kp_action a;
+    struct kp_error e;
+    char said[KP_TEXT_MAX];
+    const char *whole = expected;
     struct kp_seq *s = plan_text(m, request, flush, &f);
     t->len = 0;
     t->text[0] = 0;
@@ -101,6 +120,12 @@ static void run(const struct kp_machine *m, const char *request, bool flush, con
             say_script(t, &a);
         else
             say(t, "", "settle", 6);
+        if (a.kind == KP_ACT_SCRIPT && next_words(t, whole, said)) {
+            say(t, "", said, strlen(said));
+            kp_error_set(&e, KP_EXECUTION_FAILED, NULL, "Klipper refused: %s", said);
+            kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
+            continue;
+        }
         kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
     }
     if (a.kind == KP_ACT_FAIL) {

@@ -187,6 +187,108 @@ static void what_was_switched_is_put_back_when_refused(void **state)
     kp_machine_free(m);
 }
 
+/* A script that looks at the level itself: what Klipper says of it is the level, and where it ended is what it did. */
+static void a_check_inside_a_script(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("inside");
+    struct kp_seq *s = plan_text(m, "pick_and_place x=40 y=20 place_x=120 place_y=80 rotation=90 retries=1", false, &faults);
+    struct kp_action a;
+    struct kp_error e;
+    double at[3];
+    size_t n;
+    assert_non_null(s);
+    kp_seq_heard(s, "// PNP_WAIT: vac1 -70.000 kPa after 0.012 s"); /* nothing runs */
+    kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+    assert_string_equal(a.step, "pick_and_place");
+    kp_error_set(&e, KP_EXECUTION_FAILED, NULL, "Klipper refused: PNP_WAIT: vac1 is -12.5 kPa, not below -40.000, after 0.311 s");
+    kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
+    assert_int_equal(a.kind, KP_ACT_SETTLE);
+    assert_string_equal(a.step, "verify_pick");
+    kp_seq_writes(s, &n);
+    assert_int_equal(n, 2); /* pump and valve, as of the pick alone */
+    kp_seq_axis_writes(s, &n);
+    assert_int_equal(n, 0);
+    assert_true(kp_seq_expected(s, at) && at[0] == 40 && at[1] == 20 && at[2] == 0);
+    kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+    assert_string_equal(a.step, "pick_and_place");
+    const struct kp_result *r = kp_seq_result(s);
+    assert_true(r->attempts == 2 && r->has_level && r->level == -12.5 && r->moved && r->target[0] == 40);
+    kp_seq_writes(s, &n);
+    assert_int_equal(n, 4);
+    kp_seq_axis_writes(s, &n);
+    assert_int_equal(n, 1);
+    kp_seq_heard(s, "// PNP_WAIT: vac1 -70.000 kPa after 0.012 s");
+    kp_seq_heard(s, "// PNP_WAIT: vac12 -1.000 kPa after 0.012 s");
+    kp_seq_heard(s, "// vac1 -2.000");
+    kp_seq_heard(s, "// PNP_WAIT: vac1 -3.5 kPa after 0.012 s");
+    kp_seq_heard(s, "!! PNP_WAIT: vac1 is -5.0 kPa, not above");
+    kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+    assert_int_equal(a.kind, KP_ACT_DONE);
+    assert_true(r->completed && r->level == -3.5 && r->target[0] == 120 && !r->vacuum_enabled);
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
+/* The unit of the sensor is not ours: limits and levels of the answer are. */
+static void a_check_in_another_unit(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("inside");
+    struct kp_seq *s = plan_text(m, "place nozzle=N2", false, &faults);
+    struct kp_action a;
+    struct kp_error e;
+    assert_non_null(s);
+    kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+    kp_error_set(&e, KP_EXECUTION_FAILED, NULL, "PNP_WAIT: vac2 is -1850.000 x, not above -1700.000, after 1.151 s");
+    kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
+    assert_int_equal(a.kind, KP_ACT_SETTLE);
+    kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+    assert_int_equal(a.kind, KP_ACT_FAIL);
+    assert_int_equal(a.error.code, KP_VACUUM_FAILED);
+    assert_string_equal(a.step, "verify_place");
+    assert_true(a.error.got == 21.5 && a.error.max == 20 && isnan(a.error.min));
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
+/* Only its own words on its own sensor make an error a bad level; what comes in while the end is looked at ends it. */
+static void an_error_is_no_bad_level(void **state)
+{
+    (void)state;
+    static const struct { enum kp_err code; const char *words; bool bad; } rows[] = {
+        { KP_EXECUTION_FAILED, "PNP_WAIT: vac1 is 0.000 kPa, not below -40.000, after 0.310 s", true },
+        { KP_EXECUTION_FAILED, "PNP_WAIT: vac1 gave no sample, not below -40.000, after 0.310 s", true },
+        { KP_OUTCOME_UNKNOWN, "PNP_WAIT: vac1 is 0.000 kPa, not below -40.000, after 0.310 s", false },
+        { KP_EXECUTION_FAILED, "PNP_WAIT: vac2 is 0.000 kPa, not below -40.000, after 0.310 s", false },
+        { KP_EXECUTION_FAILED, "PNP_WAIT: vac11 is 0.000 kPa, not below -40.000, after 0.310 s", false },
+        { KP_EXECUTION_FAILED, "PNP_WAIT: vac1 is 0.000 kPa, not above -40.000, after 0.310 s", false }, /* nobody waits for that in a pick */
+        { KP_EXECUTION_FAILED, "PNP_WAIT: no sensor 'vac1'", false },
+        { KP_EXECUTION_FAILED, "PNP_WAIT: vac1 -60.000 kPa after 0.012 s", false },
+        { KP_EXECUTION_FAILED, "Klipper was shut down: Emergency stop", false },
+        { KP_EXECUTION_FAILED, "Must home axis first", false },
+    };
+    struct kp_machine *m = fixture_machine("inside");
+    struct kp_action a;
+    struct kp_error e, foreign;
+    kp_error_set(&foreign, KP_INTERLOCK, NULL, "somebody moved the head");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_seq *s = plan_text(m, "pick", false, &faults);
+        assert_non_null(s);
+        kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+        kp_error_set(&e, rows[i].code, NULL, "%s", rows[i].words);
+        kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
+        assert_int_equal(a.kind, rows[i].bad ? KP_ACT_SETTLE : KP_ACT_FAIL);
+        if (rows[i].bad)
+            kp_seq_step(s, KP_EV_ERROR, NAN, &foreign, &a);
+        assert_int_equal(a.kind, KP_ACT_FAIL);
+        assert_int_equal(a.error.code, rows[i].bad ? KP_INTERLOCK : rows[i].code);
+        assert_false(kp_seq_result(s)->completed);
+        kp_seq_free(s);
+    }
+    kp_machine_free(m);
+}
+
 static struct kp_seq *ramp_begun(const struct kp_machine *m, const char *text, struct kp_action *a)
 {
     struct kp_seq *s = plan_text(m, text, false, &faults);
@@ -401,6 +503,9 @@ int main(void)
         cmocka_unit_test(results_and_writes_of_a_placement),
         cmocka_unit_test(every_try_is_counted_and_the_way_out_taken),
         cmocka_unit_test(as_many_depths_as_tries),
+        cmocka_unit_test(a_check_inside_a_script),
+        cmocka_unit_test(a_check_in_another_unit),
+        cmocka_unit_test(an_error_is_no_bad_level),
         cmocka_unit_test(an_error_from_outside_ends_it),
         cmocka_unit_test(what_was_switched_is_put_back_when_refused),
         cmocka_unit_test(a_ramp_tells_pin_writes_and_lateness),
