@@ -110,6 +110,15 @@ static void wait_for_push(struct lane *n, enum wait wait, int64_t in_ms)
 
 static void away(struct lane *n);
 
+/* Klipper is not ready any more; the mirror knows why, or is about to tell it by lane_changed. */
+static void await_away(struct lane *n)
+{
+    if (kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY)
+        n->wait = CONFIRM;
+    else
+        away(n);
+}
+
 /* A shutdown ends M400 early and Klipper answers ok to it (tried), so "done" is believed only of a Klipper that is still ready afterwards. */
 static void on_confirmed(void *user, const struct mr_reply *r)
 {
@@ -119,10 +128,8 @@ static void on_confirmed(void *user, const struct mr_reply *r)
     n->call = 0;
     if (state && !strcmp(state, "ready"))
         step(n, KP_EV_OK, 0, NULL);
-    else if (r->outcome == MR_OK && kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY)
-        n->wait = CONFIRM; /* the mirror is about to tell why, by lane_changed */
     else if (r->outcome == MR_OK)
-        away(n);
+        await_away(n);
     else {
         kp_error_set(&e, KP_OUTCOME_UNKNOWN, NULL, "Klipper accepted the command and went away: it may have run");
         step(n, KP_EV_ERROR, 0, &e);
@@ -135,7 +142,13 @@ static void on_script(void *user, const struct mr_reply *r)
     struct kp_error e;
     if (!lane_script_answered(n, r, &e)) {
         snprintf(n->head->klipper, sizeof n->head->klipper, "%s", r->outcome == MR_ERROR && r->message ? r->message : "");
+        if (lane_script_shut_down(r)) {
+            await_away(n);
+            return;
+        }
         step(n, KP_EV_ERROR, 0, &e);
+        if (n->wait == SETTLE)
+            lane_script_unmet(n);
         return;
     }
     lane_script_noted(n, n->head->seq);

@@ -55,6 +55,10 @@ struct lane {
 bool lane_script_send(struct lane *n, const char *text, enum wait wait, mr_done *done);
 /* The script in flight has been answered. False: it failed, *e says how, and a restore may be owed. */
 bool lane_script_answered(struct lane *n, const struct mr_reply *r, struct kp_error *e);
+/* True when it failed because a shutdown ended its wait, which is for the mirror to tell. */
+bool lane_script_shut_down(const struct mr_reply *r);
+/* It ended at a check of its own: nothing is owed, and what stands before the check has been done. */
+void lane_script_unmet(struct lane *n);
 /* Tells how a job ended, and frees it; it is in no list any more. */
 void lane_job_tell(struct lane_job *j, const struct kp_faults *f);
 /* The end of the running job. */
@@ -83,7 +87,7 @@ void lane_script_noted(struct lane *n, const struct kp_seq *seq);
 void lane_script_wrote(struct lane *n, const struct kp_pin_write *pins, size_t pin_count, const struct kp_axis_write *axes, size_t axis_count, const double *at);
 /* True when the script in flight has this command word. */
 bool lane_script_has(const struct lane *n, const char *word);
-/* Klipper's console; it tells of words that it does not know there and nowhere else. */
+/* Klipper's console; it tells of words that it does not know there and nowhere else, and PNP_WAIT its level. */
 void lane_script_console(struct lane *n, const char *line);
 
 #endif

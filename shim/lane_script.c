@@ -8,6 +8,7 @@
 
 #include "loop.h"
 
+#define SHUT_DOWN "Klipper was shut down" /* the extra, of a wait that a shutdown ended */
 #define GONE 503 /* Moonraker: Klipper is not connected, or went; a saved state went with it, or its script goes on to its restore */
 
 bool lane_script_send(struct lane *n, const char *text, enum wait wait, mr_done *done)
@@ -87,6 +88,18 @@ bool lane_script_answered(struct lane *n, const struct mr_reply *r, struct kp_er
     return false;
 }
 
+bool lane_script_shut_down(const struct mr_reply *r)
+{
+    return r->outcome == MR_ERROR && !r->failed && r->message && strstr(r->message, SHUT_DOWN);
+}
+
+void lane_script_unmet(struct lane *n)
+{
+    n->restore_owed = false; /* a check stands behind the restore of its script */
+    n->head->klipper[0] = 0; /* the level says more */
+    lane_script_noted(n, n->head->seq);
+}
+
 static void note_motion(struct lane *n)
 {
     if (lane_script_has(n, "M400") || lane_script_has(n, "G4"))
@@ -125,6 +138,8 @@ void lane_script_console(struct lane *n, const char *line)
 {
     static const char mark[] = "// Unknown command:\"";
     struct kp_str w;
+    if (n->call && n->running && n->head->seq)
+        kp_seq_heard(n->head->seq, line);
     if (!n->call || strncmp(line, mark, sizeof mark - 1))
         return;
     const char *word = line + sizeof mark - 1, *end = strchr(word, '"');
