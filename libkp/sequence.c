@@ -375,7 +375,7 @@ bool kp_seq_answers(enum kp_act act, enum kp_event ev)
 
 void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct kp_error *error, struct kp_action *out)
 {
-    const char *name = s->at < s->step_count ? s->steps[s->at].name : "";
+    const char *name = ended_at(s) ? ended_at(s)->level.name : s->at < s->step_count ? s->steps[s->at].name : "";
     *out = (struct kp_action){ .kind = KP_ACT_FAIL, .step = name, .sensor = PLAN_NONE };
     enum kp_act kind = s->at < s->step_count ? s->steps[s->at].kind : KP_ACT_DONE;
     assert(ev == KP_EV_START ? s->last_script == PLAN_NONE : kp_seq_answers(kind, ev));

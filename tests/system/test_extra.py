@@ -513,6 +513,19 @@ def test_shutdown_while_waiting(machine):
     machine.sim_cmd("adc PE1 auto")
 
 
+def test_shutdown_while_moving(machine):
+    """M400 that a shutdown ends is an error, not an ok: the motion was cut off."""
+    restart(machine)
+    machine.gcode("G28\nG90\nG1 X20 F12000\nM400")
+    began = time.monotonic()
+    script = Later(rig.rpc, machine.klippy_socket, "gcode/script", {"script": "G1 X120 F300\nM400"})
+    first(machine, "motion_start", began, stepper="x")
+    machine.sim_cmd("fault shutdown")
+    with pytest.raises(rig.RpcError, match="Klipper was shut down"):
+        script.answer(30)
+    restart(machine)
+
+
 def test_nothing_is_left(machine):
     """After FIRMWARE_RESTART without the section, in the same process: Klipper's own timing, no command, no endpoint."""
     pid = machine.klipper.pid

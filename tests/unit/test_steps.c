@@ -283,6 +283,7 @@ static void an_error_is_no_bad_level(void **state)
             kp_seq_step(s, KP_EV_ERROR, NAN, &foreign, &a);
         assert_int_equal(a.kind, KP_ACT_FAIL);
         assert_int_equal(a.error.code, rows[i].bad ? KP_INTERLOCK : rows[i].code);
+        assert_string_equal(a.step, rows[i].bad ? "verify_pick" : "pick");
         assert_false(kp_seq_result(s)->completed);
         kp_seq_free(s);
     }
