@@ -23,7 +23,7 @@ NEAR_MM, FAR_MM, FEEDRATE = 20, 250, 3000  # 4.6 s of motion
 @dataclass
 class Trial:
     """Seconds from the request."""
-    written: float    # until our stop is on Moonraker's socket; None: it went to Klipper directly
+    written: float    # until our stop is on Moonraker's socket; None: nobody looked there
     last_step: float
     asked: float      # the time of the request
     by: str           # who confirmed it
@@ -107,15 +107,15 @@ def seen_stopped(machine):
     until("the stop is seen", lambda: machine.get("/ready")[1]["klipper"] == "shutdown")
 
 
-def stop(machine, proxy, moonraker=True):
-    """proxy: one before Moonraker that knows the times of stops, as CountingProxy does. One trial by our REST interface, on a connection that is open already. moonraker False: it stands still
-    (SIGSTOP) from before the request until the machine has stopped."""
+def stop(machine, relay=None, moonraker=True):
+    """One trial by our REST interface, on a connection that is open already. relay: before Moonraker's socket, knows the times of stops; None: nothing is there.
+    moonraker False: it stands still (SIGSTOP) from before the request until the machine has stopped."""
     ready(machine)
     if not moonraker:
         until("Klipper's own socket is there", lambda: machine.get("/ready")[1]["emergency_stop_second_way"])
         machine.moonraker.pause()
     try:
-        return ask_to_stop(machine, proxy)
+        return ask_to_stop(machine, relay)
     finally:
         if not moonraker:
             machine.moonraker.resume()
@@ -127,10 +127,10 @@ STOP = b"POST /api/v1/system/emergency_stop HTTP/1.1\r\nHost: localhost\r\nConte
     len(STOP_BODY), STOP_BODY)
 
 
-def ask_to_stop(machine, proxy):
+def ask_to_stop(machine, relay):
     """The whole request goes in one piece: a time that its second half takes is none of ours."""
     def passed():
-        return proxy.times["printer.emergency_stop"]
+        return relay.times["printer.emergency_stop"] if relay else []
     with socket.create_connection(("127.0.0.1", machine.port), 10) as s:
         seen = len(passed())
         asked = time.monotonic()
@@ -140,8 +140,9 @@ def ask_to_stop(machine, proxy):
         body = json.loads(answer.read())
     assert answer.status == 200 and body["data"]["emergency_stop_active"] is True, body
     last = last_step(machine)
-    until("a stop went to Moonraker", lambda: len(passed()) > seen)
-    return Trial(passed()[seen] - asked, last - asked, asked, body["data"]["confirmed_by"])
+    if relay:
+        until("a stop went to Moonraker", lambda: len(passed()) > seen)
+    return Trial(passed()[seen] - asked if relay else None, last - asked, asked, body["data"]["confirmed_by"])
 
 
 def stop_directly(machine):

@@ -5,6 +5,7 @@ For the tests in this folder. Invariant: whether the machine did something is re
 """
 import contextlib
 import http.client
+import itertools
 import json
 import resource
 import socket
@@ -230,21 +231,22 @@ while os.getppid() == parent:
     t = time.monotonic()
     if t - listed > 1:
         pids, listed = list(parts()), t
+    print(t, waited(), flush=True)
     time.sleep(0.004)
-    print(t, max(0, time.monotonic() - t - 0.004), waited(), flush=True)
 """
 
 
 class Stalls:
     """How long this machine lets the processes of a rig wait for a processor. That is the machine's time, not ours: on one that is not busy it is nothing."""
     HOPS = 2  # of the test's own process on the way: what a process here is held, each of these may be held
+    USUAL_S = 0.02  # between two looks, on a machine that is not busy
 
     def __init__(self, machine=None):
         self.folder = str(machine.dir) if machine else "no rig"
 
     def __enter__(self):
         self.process = subprocess.Popen([sys.executable, "-c", STALLS, self.folder], stdout=subprocess.PIPE, text=True)
-        self.seen = []  # (when, how long this one was held, what the rig's had waited until then)
+        self.seen = []  # (when, what the rig's had waited until then), every few ms
         self.process.stdout.readline()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -261,16 +263,18 @@ class Stalls:
         self.process.stdout.close()
 
     def _waited(self, since, until):
-        seen = [row for row in list(self.seen) if since - 0.1 <= row[0] <= until]
-        held = max([gap for at, gap, _ in seen if at + gap >= since], default=0)
-        steps = [max(0, later[2] - row[2]) for row, later in zip(seen, seen[1:]) if later[0] >= since]  # a process that ended takes its sum with it
-        return self.HOPS * held + sum(steps)
+        deadline = time.monotonic() + 10
+        while not self.seen or self.seen[-1][0] < until:
+            assert time.monotonic() < deadline, "the one that looks does not run"
+            time.sleep(0.005)
+        pairs = [(row, later) for row, later in itertools.pairwise(list(self.seen)) if later[0] >= since and row[0] <= until]
+        held = max(later[0] - row[0] for row, later in pairs)
+        return self.HOPS * max(0, held - self.USUAL_S) + sum(max(0, later[1] - row[1]) for row, later in pairs)  # who ended takes its sum with it
 
     def allowed(self, since, seconds):
         """To add to a bound of so many seconds since then; call it when they have passed. What is waited in the time that this adds counts too."""
         added = 0.0
         for _ in range(4):
-            time.sleep(max(0, since + seconds + added + 0.05 - time.monotonic()))
             added = self._waited(since, since + seconds + added)
         return added
 

@@ -5,7 +5,6 @@ import statistics
 
 import rig
 from helpers import Stalls
-from proxy import proxied_rig
 from stop_load import Load, stop
 
 LATEST_S, SECOND_S = 0.1, 0.4  # with Moonraker, and by Klipper's own socket
@@ -15,13 +14,13 @@ SECOND_EVERY = 5               # trials; in one of so many Moonraker stands stil
 def test_stops_under_load():
     count = 200 if rig.long_run() else 20
     late = []
-    with proxied_rig() as (machine, proxy), Stalls(machine) as stalls:
+    with rig.Rig() as machine, Stalls(machine) as stalls:
         load = Load(machine)
         try:
             trials = {True: [], False: []}
             for i in range(count):
                 with_moonraker = i % SECOND_EVERY != SECOND_EVERY - 1
-                trial, bound = stop(machine, proxy, with_moonraker), LATEST_S if with_moonraker else SECOND_S
+                trial, bound = stop(machine, moonraker=with_moonraker), LATEST_S if with_moonraker else SECOND_S
                 trials[with_moonraker].append(trial)
                 allowed = bound + stalls.allowed(trial.asked, bound)
                 if trial.last_step > allowed:
