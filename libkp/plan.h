@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* A plan under construction and the helpers that its builders share: plan.c for all, plan_motion.c, plan_pnp.c and plan_pins.c
- * one function per command, plan_check.c levels looked at inside a script, sequence.c the way through. Invariant: each coordinate passes plan_go, which checks it; a script that saves the client's
- * state begins with that, so that whoever sees it fail knows that a restore is owed. */
+ * one function per command, plan_check.c levels looked at inside a script, sequence.c the way through. Invariant: each coordinate passes plan_go, which
+ * checks it; a script that saves the client's state begins with that, so that whoever sees it fail knows that a restore is owed. */
 #ifndef KP_PLAN_H
 #define KP_PLAN_H
 

@@ -62,7 +62,8 @@ static double level_at(const struct kp_seq *s, const char *at)
     return kp_number_parse((struct kp_str){ at, strcspn(at, " ") }, &v) ? v * s->scale + s->offset : NAN;
 }
 
-/* "PNP_WAIT: vac -70.000 kPa after 0.012 s"; an end: "PNP_WAIT: vac is -20.000 kPa, not below -40.000, after 0.310 s", or "... vac gave no sample, not below". */
+/* "PNP_WAIT: vac -70.000 kPa after 0.012 s"; an end: "PNP_WAIT: vac is -20.000 kPa, not below -40.000, after 0.310 s", or "PNP_WAIT: vac gave no sample, not
+ * below -40.000, after 0.310 s". */
 bool plan_check_heard(struct kp_seq *s, const struct plan_script *script, const char *words, bool end)
 {
     const char *at = script->check_count > 0 ? strstr(words, SAYS) : NULL;

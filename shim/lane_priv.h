@@ -87,7 +87,7 @@ void lane_script_noted(struct lane *n, const struct kp_seq *seq);
 void lane_script_wrote(struct lane *n, const struct kp_pin_write *pins, size_t pin_count, const struct kp_axis_write *axes, size_t axis_count, const double *at);
 /* True when the script in flight has this command word. */
 bool lane_script_has(const struct lane *n, const char *word);
-/* Klipper's console; it tells of words that it does not know there and nowhere else, and PNP_WAIT its level. */
+/* Klipper's console: words that it does not know are told there and nowhere else, and the level of a PNP_WAIT. */
 void lane_script_console(struct lane *n, const char *line);
 
 #endif

@@ -37,6 +37,7 @@ FIGURES = [
            "shutdowns of a strict microcontroller behind a line with delay and jitter, processor and disk under stress, lead 100 ms"),
 ]
 LEADS = {"as shipped": None, "100 ms": 0.100, "50 ms": 0.050, "30 ms": 0.030}
+INSIDE = "100 ms and pnp_sensors"  # the machine on which Klipper looks at vacuum levels inside the script; it only places parts of the demo
 SETTLE_S = 11         # the extra begins 10 s after Klipper is ready
 REST_S = 0.45         # and up to so much more, before a start from rest: past what Klipper flushes after the last move
 TICK_S = 0.25
@@ -48,6 +49,9 @@ SECOND = "config - seed=1\n"  # a world without things: its pins are counted all
 FAR_PIN = "[output_pin far]\npin: second:PA0\nvalue: 0\n"
 FAR_STOPS = ["SET_PIN PIN=far VALUE=1\nM400", "SET_PIN PIN=far VALUE=0\nM400"]
 STRESS_STOPS = ["G1 X101 F30000\nM400", "SET_PIN PIN=valve1 VALUE=1\nM400", "G1 X100 F30000\nM400", "SET_PIN PIN=valve1 VALUE=0\nM400"]
+PNP_SENSOR = ("[pnp_sensor {0}]\nsensor_pin: {1}\nreport_time: 0.02\nunit: kPa\ncalibration:\n    0.5, 0\n    4.5, -90\n"
+              "[temperature_sensor {0}]\nsensor_pin: {2}\n")
+SENSORS = [("vacuum1", "PE0", "PE6"), ("vacuum2", "PE1", "PE7")]  # name, pin of the world's sensor, pin to which Klipper's own is put off
 LINE = ("--wire-delay", "1000", "--wire-jitter", "3000")
 PART = openpnp.placement((40, 20), (140.1234, 130.5678), 90.1234)
 
@@ -59,11 +63,20 @@ def median_ms(seconds):
 class Machine:
     """One rig, at home with its motors on, and a client of its Moonraker."""
 
-    def __init__(self, lead, second=False, **options):
+    def __init__(self, lead, second=False, inside=False, **options):
         self.lead, self.second = lead, second
         section = f"[klipperplace]\nlead: {lead}\nexperimental: {lead < 0.1 or second}\n" if lead else ""
+        config = openpnp.CONFIG
+        if inside:
+            section += "".join(PNP_SENSOR.format(*s) for s in SENSORS)
+            config += "".join(f"[sensor {s[0]}]
+object: pnp_sensor {s[0]}
+report_time: 0.02
+" for s in SENSORS)
+            options["world_extra"] = "".join(f"adc other{s[2]} pin={s[2]} value=0.1
+" for s in SENSORS)
         self.rig = rig.Rig(extras=lead is not None, printer_extra=section + FAR_PIN * second, second_mcu=SECOND if second else None,
-                           klipperplace_extra=openpnp.CONFIG, **options)
+                           klipperplace_extra=config, **options)
         self.numbers = itertools.count(1)
         self.stood = []  # of each part of the demo: seconds in which no motor moved
 
@@ -177,7 +190,7 @@ class Bench:
     def __init__(self, report):
         self.report = report
         self.rounds = QUICK_ROUNDS if report.quick else ROUNDS
-        self.machines = {name: Machine(lead) for name, lead in LEADS.items()}
+        self.machines = {name: Machine(lead) for name, lead in LEADS.items()} | {INSIDE: Machine(LEADS["100 ms"], inside=True)}
         self.table = {}
 
     def __enter__(self):
@@ -211,9 +224,9 @@ class Bench:
             self.report.line("table and button at real-time priority, past what else this machine did; stress at the usual one")
         self.report.line(f"Klipper: {'KLIPPY' if 'KLIPPY' in os.environ else 'Kalico'} {version}")
         for text, measure in ROWS:
-            took = {name: [] for name in self.machines}
+            took = {name: [] for name in self.machines if name != INSIDE or measure is Machine.part}
             for i in range(2 * (self.rounds // 2) if measure not in FEW else max(3, self.rounds // 4)):
-                for name in random.sample(list(self.machines), len(self.machines)):
+                for name in random.sample(list(took), len(took)):
                     took[name].append(measure(self.machines[name], i + 1))
             self.table[measure] = {name: median_ms(t) for name, t in took.items()}
             self.report.line(f"{text}, ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in self.table[measure].items()))

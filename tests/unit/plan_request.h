@@ -34,7 +34,7 @@ static inline struct kp_value word_value(struct request *r, char *word)
 static inline bool request_parse(struct request *r, const char *text)
 {
     memset(r, 0, sizeof *r);
-    snprintf(r->text, sizeof r->text, "%s", text);
+    snprintf(r->text, sizeof r->text, "%.*s", (int)sizeof r->text - 1, text);
     char *save = NULL, *word = strtok_r(r->text, " ", &save);
     r->command = kp_command_by_name(kp_str_of(word));
     while ((word = strtok_r(NULL, " ", &save))) {
