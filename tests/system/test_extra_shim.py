@@ -145,6 +145,7 @@ def test_commands_do_not_wait_for_a_tick(machine):
 
 def test_a_live_position_is_of_now(machine):
     """Where others send the head is told before Klipper's push, also right behind a move of ours."""
+    fast(machine)
     for i in range(6):
         ok(post(machine, "motion/move", {"x": 100, "feedrate": 12000, **({"wait": True} if i % 2 else {})}))
         machine.gcode(f"G90\nG1 X{110 + i} F12000")
