@@ -23,6 +23,8 @@ struct stop {
     enum kp_klippy klippy;          /* as the mirror last told */
     bool owed, asked;               /* asked: where that socket is */
     bool untold;                    /* sent, and done has not come: Klipper may be seen stopped before the confirmation comes */
+    bool patient;                   /* Moonraker still has its time to confirm */
+    bool stopped;                   /* meanwhile Klipper itself has confirmed */
 };
 
 /* ---- Klipper's own socket ---- */
@@ -91,17 +93,28 @@ static void find_socket(struct stop *s)
 
 /* ---- a stop ---- */
 
+static const char *const names[] = { "moonraker", "klipper" };
+
+static void tell(struct stop *s, int way)
+{
+    if (!s->untold)
+        return;
+    s->untold = false;
+    stop_forget(s);
+    s->done(s->user, names[way]);
+}
+
+/* Klipper's own word counts when Moonraker's time is over: before that the mirror, which comes from Moonraker, would still show a Klipper that is ready. */
 static void confirmed(struct stop *s, int way, const struct mr_reply *r)
 {
-    static const char *const by[] = { "moonraker", "klipper" };
     s->calls[way] = 0;
     if (r->outcome != MR_OK) {
-        log_line(LOG_ERROR, "stop", "unconfirmed by=%s outcome=%d message=\"%s\"", by[way], (int)r->outcome, r->message ? r->message : "");
+        log_line(LOG_ERROR, "stop", "unconfirmed by=%s outcome=%d message=\"%s\"", names[way], (int)r->outcome, r->message ? r->message : "");
         forget_the_dead(s);
-    } else if (s->untold) {
-        s->untold = false;
-        stop_forget(s);
-        s->done(s->user, by[way]);
+    } else if (way && s->patient) {
+        s->stopped = true;
+    } else {
+        tell(s, way);
     }
 }
 
@@ -115,22 +128,33 @@ static void on_klipper(void *user, const struct mr_reply *r)
     confirmed(user, 1, r);
 }
 
+static void send_second(struct stop *s)
+{
+    if ((!s->owed && !s->untold) || s->calls[1] || !stop_second_way(s)) /* Klipper seen stopped is not yet the answer to who waits for one */
+        return;
+    s->calls[1] = mr_urgent(s->klipper, "emergency_stop", NULL, stop_timeout_ms(s), on_klipper, s);
+    log_line(LOG_CRITICAL, "stop", "sent by=klipper");
+}
+
 static void on_second(void *user)
 {
     struct stop *s = user;
-    if ((!s->owed && !s->untold) || s->calls[1] || !stop_second_way(s)) /* Klipper seen stopped is not yet the answer to who waits for one */
-        return;
-    log_line(LOG_CRITICAL, "stop", "sent by=klipper");
-    s->calls[1] = mr_urgent(s->klipper, "emergency_stop", NULL, stop_timeout_ms(s), on_klipper, s);
+    s->patient = false;
+    if (s->stopped)
+        tell(s, 1);
+    else
+        send_second(s);
 }
 
 void stop_send(struct stop *s)
 {
-    bool first = mr_connected(s->moonraker);
+    s->patient = mr_connected(s->moonraker);
+    s->stopped = false;
     s->owed = s->untold = true;
-    if (!s->calls[0] && first)
+    if (!s->calls[0] && s->patient)
         s->calls[0] = mr_urgent(s->moonraker, "printer.emergency_stop", NULL, stop_timeout_ms(s), on_moonraker, s);
-    loop_timer_set(s->second, first ? STOP_SECOND_MS : 0);
+    send_second(s);
+    loop_timer_set(s->second, s->patient ? STOP_SECOND_MS : 0);
 }
 
 void stop_changed(struct stop *s, enum kp_klippy klippy)

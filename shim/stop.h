@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* An emergency stop on its way to Klipper, for app: by Moonraker, and by Klipper's own socket when Moonraker does not confirm in time. */
+/* An emergency stop on its way to Klipper, for app: by Moonraker and, at the same time, by Klipper's own socket, whose word counts when Moonraker does not
+ * confirm in time. */
 #ifndef STOP_H
 #define STOP_H
 

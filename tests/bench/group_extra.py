@@ -69,12 +69,8 @@ class Machine:
         config = openpnp.CONFIG
         if inside:
             section += "".join(PNP_SENSOR.format(*s) for s in SENSORS)
-            config += "".join(f"[sensor {s[0]}]
-object: pnp_sensor {s[0]}
-report_time: 0.02
-" for s in SENSORS)
-            options["world_extra"] = "".join(f"adc other{s[2]} pin={s[2]} value=0.1
-" for s in SENSORS)
+            config += "".join(f"[sensor {s[0]}]\nobject: pnp_sensor {s[0]}\nreport_time: 0.02\n" for s in SENSORS)
+            options["world_extra"] = "".join(f"adc other{s[2]} pin={s[2]} value=0.1\n" for s in SENSORS)
         self.rig = rig.Rig(extras=lead is not None, printer_extra=section + FAR_PIN * second, second_mcu=SECOND if second else None,
                            klipperplace_extra=config, **options)
         self.numbers = itertools.count(1)
