@@ -64,6 +64,8 @@ const struct kp_field answer_position[] = {
     XYZ("commanded", KP_NULLABLE, "Where the last accepted move ends, by axis."),
     TEXT("positioning_mode", KP_NULLABLE, "absolute or relative: of Klipper's G-code state, which is everybody's."), TEXT("units", 0, "mm."),
     NUM("feedrate", "mm/min", KP_NULLABLE, "Of Klipper's G-code state."), TEXT("homed_axes", KP_LIST, "Axes that are homed."),
+    TEXT("joined_axes", KP_LIST, "Extra axes that Klipper moves in one line with X, Y and Z."),
+    TEXT("unverified", KP_LIST, "Homed axes whose place is our own count: Klipper shows it nowhere."),
     PART("limits", KP_MAP, limit_fields, "By axis."), STALE, AT, END };
 
 static const struct kp_field printer_fields[] = {

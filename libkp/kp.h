@@ -21,7 +21,7 @@ extern "C" {
 
 #define KP_NAME_MAX 64       /* bytes of a name with its 0; a longer one is refused */
 #define KP_TEXT_MAX 192      /* bytes of a message with its 0; a longer one is cut */
-#define KP_SCRIPT_MAX 2048   /* bytes of one script for Klipper with its 0 */
+#define KP_SCRIPT_MAX 3072   /* bytes of one script for Klipper with its 0 */
 #define KP_FAULTS_MAX 32     /* faults kept of one request; more are counted in `dropped` */
 #define KP_ARGS_MAX 32       /* parameters of one request */
 #define KP_AXES_MAX 9        /* X Y Z and six lettered ones */
@@ -183,6 +183,9 @@ KP_API void kp_config_docs(kp_write_fn *write, void *to);
 
 enum kp_klippy { KP_KLIPPY_GONE, KP_KLIPPY_STARTUP, KP_KLIPPY_READY, KP_KLIPPY_ERROR, KP_KLIPPY_SHUTDOWN };
 
+/* How an extra axis moves: beside, as a manual stepper of its own; in one line with X, Y and Z, by Klipper's GCODE_AXIS; or that is still to be asked of this
+ * Klipper, since it last became ready. */
+enum kp_join { KP_BESIDE, KP_JOIN_OWED, KP_JOINED };
 struct kp_axis {
     char letter;                    /* 'X' */
     bool rotary, homed, extra;      /* extra: a manual_stepper of ours, not a kinematic axis */
@@ -190,7 +193,11 @@ struct kp_axis {
     double min, max;                /* mm or deg, machine coordinates; -INFINITY and INFINITY for a rotary axis */
     double velocity, acceleration;  /* extra axes: deg/s or mm/s; NAN otherwise */
     bool tracked;                   /* extra axes: position is the one Klipper holds, as our last accepted script left it */
-    double position;                /* extra axes, Klipper's coordinate of that stepper */
+    double position;                /* extra axes, Klipper's coordinate of that stepper; joined: that which Klipper holds, also while nobody knows the angle */
+    enum kp_join join;
+    bool verified;                  /* Klipper has shown its position since it was last ready */
+    bool endstop;                   /* its section has an endstop_pin */
+    double home_travel, home_velocity; /* to its endstop: how far at most, below 0 backwards, and how fast; NAN: it has nothing to home to */
 };
 
 /* SERVO is written by SET_SERVO: value 0-1 is the share of its range, ANGLE = value * scale. */
@@ -396,6 +403,17 @@ KP_API bool kp_machine_left(const struct kp_machine *m);
 
 /* A script that moved or set an extra axis was accepted. */
 KP_API void kp_machine_axis_written(struct kp_machine *m, int axis, double position, bool homed);
+/* The next axis that is to be joined to moves, while the machine may be asked to; -1: none. kp_script_join makes the script for it. Not where anybody's M114
+ * would shut Klipper down then: kp_machine_joins says, once one is joined, whether this one is whole, and kp_script_unjoin takes it back. */
+KP_API int kp_machine_joining(const struct kp_machine *m);
+KP_API bool kp_machine_joins(const struct kp_machine *m);
+/* That script worked: the axis stands at 0 for Klipper, and nobody knows its angle. Or it did not: it is moved beside. */
+KP_API void kp_machine_axis_joined(struct kp_machine *m, int axis, bool joined);
+/* A script that let go of axes for a moment failed: all are joined anew. */
+KP_API void kp_machine_rejoin(struct kp_machine *m);
+/* Where Klipper shows its extra axes, holds what it last told against what we know, while no script of ours is under way: one that somebody else moved
+ * is unhomed, one that somebody else let go of is joined anew. */
+KP_API void kp_machine_axes_check(struct kp_machine *m);
 
 /* ---- safety (safety.c, monitor.c) ------------------------------------------------------------------------------------ */
 
@@ -707,6 +725,10 @@ KP_API const char *kp_seq_gcode(const struct kp_seq *s, size_t i);
  * and puts the client's back at its end. kp_script_neutral builds the script that makes and saves the neutral state, from a fresh commanded position; returns
  * its length, 0 while the position is unknown. A script that failed in its middle never reached its restore: kp_script_restore does it. */
 KP_API size_t kp_script_neutral(const struct kp_machine *m, char out[KP_SCRIPT_MAX]);
+/* The script that joins an extra axis to moves, at 0, whether it is joined already or not. A Klipper without GCODE_AXIS refuses it, and has done nothing: its
+ * first line would be one with a bad SPEED there. Returns its length; 0: it cannot be written. */
+KP_API size_t kp_script_join(const struct kp_machine *m, int axis, char out[KP_SCRIPT_MAX]);
+KP_API size_t kp_script_unjoin(const struct kp_machine *m, int axis, char out[KP_SCRIPT_MAX]);
 KP_API const char *kp_script_restore(void);
 /* Moves accepted so far start although none follows. */
 KP_API const char *kp_script_flush(void);

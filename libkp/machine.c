@@ -65,8 +65,7 @@ static void forget_state(struct kp_machine *m)
         m->pins[i].known = m->pins[i].dirty = false;
     for (size_t i = 0; i < m->sensor_count; i++)
         m->sensors[i].known = false;
-    for (size_t i = 0; i < m->axis_count; i++)
-        m->axes[i].homed = m->axes[i].tracked = false;
+    kp_axes_forget(m);
     for (size_t i = 0; i < m->motor_count; i++)
         m->motors[i].known = false;
     for (size_t i = 0; i < m->fan_count; i++)
@@ -108,7 +107,12 @@ static void take_point(struct kp_point *p, const struct kp_value *v)
 }
 
 static void take_live(struct kp_machine *m, const struct kp_value *v) { take_point(&m->live, v); }
-static void take_toolhead(struct kp_machine *m, const struct kp_value *v) { take_point(&m->toolhead, v); }
+static void take_toolhead(struct kp_machine *m, const struct kp_value *v)
+{
+    take_point(&m->toolhead, v);
+    kp_axes_places(m, v);
+}
+
 static void take_gcode(struct kp_machine *m, const struct kp_value *v) { take_point(&m->gcode, v); }
 static void take_axis_min(struct kp_machine *m, const struct kp_value *v) { take_point(&m->axis_min, v); }
 static void take_axis_max(struct kp_machine *m, const struct kp_value *v) { take_point(&m->axis_max, v); }
@@ -144,16 +148,26 @@ static void take_absolute(struct kp_machine *m, const struct kp_value *v)
     m->absolute_told = true;
 }
 
+/* What a file did with axes that are joined nobody has seen. */
+static void file_told(struct kp_machine *m, bool printing, bool file_active)
+{
+    bool was = kp_machine_printing(m);
+    m->printing = printing;
+    m->file_active = file_active;
+    if (was && !kp_machine_printing(m))
+        kp_machine_rejoin(m);
+}
+
 static void take_print_state(struct kp_machine *m, const struct kp_value *v)
 {
     if (v->kind == KP_STR)
-        m->printing = kp_str_eq(v->str, "printing");
+        file_told(m, kp_str_eq(v->str, "printing"), m->file_active);
 }
 
 static void take_file_active(struct kp_machine *m, const struct kp_value *v)
 {
     if (v->kind == KP_BOOL)
-        m->file_active = v->flag;
+        file_told(m, m->printing, v->flag);
 }
 
 static void state_enter(struct kp_machine *m, enum kp_klippy state)
@@ -333,6 +347,8 @@ void kp_machine_status(struct kp_machine *m, struct kp_str object, struct kp_str
             kp_machine_refresh(m);
             return;
         }
+    if (kp_axes_told(m, object, field, v))
+        return;
     if (kp_str_eq(object, "stepper_enable") && kp_str_starts(field, "steppers.") && v->kind == KP_BOOL) {
         motor_told(m, (struct kp_str){ field.p + 9, field.n - 9 }, v->flag);
         kp_machine_refresh(m);
@@ -478,13 +494,4 @@ void kp_machine_asked(struct kp_machine *m, int64_t asked_ms)
 bool kp_machine_left(const struct kp_machine *m)
 {
     return m->left.told;
-}
-
-void kp_machine_axis_written(struct kp_machine *m, int axis, double position, bool homed)
-{
-    if (axis < 3 || (size_t)axis >= m->axis_count)
-        return;
-    m->axes[axis].tracked = true;
-    m->axes[axis].position = position;
-    m->axes[axis].homed = homed;
 }

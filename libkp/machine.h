@@ -29,6 +29,14 @@ struct kp_board_alias { char section[KP_NAME_MAX], name[KP_NAME_MAX], pin[KP_NAM
 /* A vector Klipper tells; told: at least once, it may be stale. */
 struct kp_point { bool told; double v[3]; };
 
+/* What Klipper shows of an extra axis: by its toolhead (mainline) or by our extra. */
+struct kp_shown {
+    int place;                             /* in toolhead.position; 0: not told */
+    bool told, named;                      /* by the extra: position; whether it is joined */
+    double position;
+    char letter;                           /* 0: it is not joined */
+};
+
 /* Limits that klipperplace.cfg writes; NAN: it does not. */
 struct kp_own { double min[3], max[3], velocity, accel, min_feedrate, max_feedrate; };
 
@@ -49,6 +57,10 @@ struct kp_machine {
     /* the parts, made by resolve */
     struct kp_axis axes[KP_AXES_MAX];
     size_t axis_count;
+    struct kp_shown shown[KP_AXES_MAX]; /* by axis */
+    double places[KP_AXES_MAX + 16];    /* toolhead.position, all of it */
+    size_t place_count, gcode_places;   /* and how many numbers gcode_move.gcode_position has */
+    bool shows_axes, extra_joins;       /* toolhead has extra_axes; our extra says that M114 is whole */
     struct kp_pin *pins; /* room for KP_PINS_MAX */
     struct kp_write *writes; /* by pin */
     size_t pin_count;
@@ -123,6 +135,11 @@ const struct kp_setting *kp_machine_find_setting(const struct kp_machine *m, con
 enum kp_err kp_machine_build(struct kp_machine *m, struct kp_faults *f);
 /* resolve.c: limits and homed flags from what is known now. */
 void kp_machine_refresh(struct kp_machine *m);
+
+/* axes.c: nothing is known of extra axes; all of toolhead.position; true for a field that shows an extra axis. */
+void kp_axes_forget(struct kp_machine *m);
+void kp_axes_places(struct kp_machine *m, const struct kp_value *v);
+bool kp_axes_told(struct kp_machine *m, struct kp_str object, struct kp_str field, const struct kp_value *v);
 
 /* safety.c: latches or releases by what Klipper says about itself now. */
 void kp_safety_observe(struct kp_machine *m);

@@ -35,6 +35,7 @@ struct modal_state {
     double offset[KP_AXES_MAX];     /* machine minus client, by G92 */
     unsigned homes, unhomes;        /* axes that lines since the last sync home, and those they let go of */
     bool absolute_said;             /* alone: Klipper has been told G90 */
+    unsigned released;              /* alone: axes that Klipper has been told to let go of, where it has them joined */
 };
 
 /* An arc to be cut: plane axes p, q and the third one h. */
@@ -159,6 +160,8 @@ bool modal_known(const struct kp_gcode_line *line, const struct kp_gcode_command
 /* modal_map.c: runs the templates of the command; false: it is not mapped. */
 bool modal_mapped(struct kp_modal *g, enum kp_err *rc);
 
+/* modal_motion.c: a file moves an axis beside, whatever Klipper has it joined to by now. */
+void modal_release(struct kp_modal *g, const struct kp_axis *a);
 /* modal_motion.c, for arcs: the feedrate in force, mm/min, checked or clamped; targets; what a target must keep to. */
 enum kp_err modal_feed_word(struct kp_modal *g);
 enum kp_err modal_feed(struct kp_modal *g, const struct kp_gcode_word *w, double *mm_min);

@@ -11,6 +11,7 @@
 #define CHORD_MM 0.005      /* between a line and the arc it stands for; with ENDS_MM at most 0.01 */
 #define ENDS_MM 0.005       /* between the radius at the start and at the end, and of a radius that is too small */
 #define RADIUS_MAX_MM 1e6
+#define ARC_BYTES 1536 /* of a script of it, so that the next one is ready before this one has been moved */
 #define LINE_ROOM 256       /* one more line, and the end of the script, fit into this */
 
 static const int planes[][3] = { [PLANE_XY] = { 0, 1, 2 }, [PLANE_ZX] = { 2, 0, 1 }, [PLANE_YZ] = { 1, 2, 0 } };
@@ -242,8 +243,8 @@ void modal_arc_script(struct kp_modal *g, struct modal_arc *a, struct tr_script 
     a->say_absolute = false;
     do {
         arc_point(a, ++a->done, xyz);
-        tr_move(s, xyz, a->feed_mm_min);
-    } while (a->done < a->count && s->len < sizeof s->text - LINE_ROOM);
+        tr_move(s, xyz, NULL, 0, a->feed_mm_min);
+    } while (a->done < a->count && s->len < ARC_BYTES - LINE_ROOM);
     modal_end(g, s, said);
     for (int i = 0; i < 3; i++)
         if (!isnan(xyz[i]))

@@ -138,7 +138,7 @@ enum kp_err modal_straight_allowed(struct kp_modal *g, unsigned axes, const doub
     return rc == KP_OK && (axes & 4u) ? modal_band(g, target[2]) : rc;
 }
 
-/* ---- extra axes: manual steppers beside the move ---- */
+/* ---- extra axes: in the line of the move, or manual steppers beside it ---- */
 
 static enum kp_err extra_target(struct kp_modal *g, const struct kp_gcode_word *w, int axis, double *target)
 {
@@ -150,7 +150,9 @@ static enum kp_err extra_target(struct kp_modal *g, const struct kp_gcode_word *
     axis_name(name, w->letter);
     if (!g->next.relative && !homed)
         return MODAL_FAIL(g, w, KP_HOMING_REQUIRED, name, "axis %s is not homed: home it, or move it relative", name);
-    *target = plan_round(g->next.relative ? (isnan(at) ? 0 : at) + v : g->next.offset[axis] + v);
+    if (isnan(at))
+        at = a->join == KP_JOINED ? a->position : 0;
+    *target = plan_round(g->next.relative ? at + v : g->next.offset[axis] + v);
     if (homed && (*target < a->min || *target > a->max))
         return modal_range(g, w, KP_POSITION_OUT_OF_BOUNDS, name, unit, *target, a->min, a->max);
     if (!(fabs(*target) < MODAL_NUMBER_MAX))
@@ -172,21 +174,57 @@ static enum kp_err extra_speed(struct kp_modal *g, int axis, bool alone, double 
     return KP_OK;
 }
 
-/* Starts the extra axes of a move: later lines of the script go on at once. */
-static enum kp_err extra_start(struct kp_modal *g, unsigned axes, const double *target)
+static unsigned joined_bits(const struct kp_modal *g)
+{
+    const struct kp_axis *a;
+    unsigned bits = 0;
+    for (size_t i = 0; (a = kp_machine_axis(g->m, i)); i++)
+        bits |= (unsigned)(a->join == KP_JOINED) << i;
+    return bits;
+}
+
+/* Those of a move that are joined: what its line has of them, and the feedrate of a line without X, Y and Z. */
+static enum kp_err joined_turns(struct kp_modal *g, unsigned axes, const double *target, struct tr_extra *turns, size_t *count, double *feed)
+{
+    *count = 0;
+    *feed = 0;
+    for (int i = 3; i < KP_AXES_MAX; i++) {
+        const struct kp_axis *a = axes >> i & 1u ? kp_machine_axis(g->m, (size_t)i) : NULL;
+        double speed;
+        if (!a || a->join != KP_JOINED)
+            continue;
+        enum kp_err rc = extra_speed(g, i, !(axes & 7u), &speed);
+        if (rc != KP_OK)
+            return rc;
+        turns[(*count)++] = (struct tr_extra){ a->letter, target[i] };
+        *feed = fmax(*feed, speed * 60);
+    }
+    return KP_OK;
+}
+
+void modal_release(struct kp_modal *g, const struct kp_axis *a)
+{
+    unsigned bit = 1u << g->axis_of[a->letter - 'A'];
+    if (!g->o.alone || a->join == KP_BESIDE || (g->next.released & bit))
+        return;
+    tr_unjoin(modal_script(g), a->stepper);
+    g->next.released |= bit;
+}
+
+/* Starts the extra axes of a move that are not joined: later lines of the script go on at once. */
+static enum kp_err extra_start(struct kp_modal *g, unsigned axes, bool straight, const double *target)
 {
     enum kp_err rc = modal_has(g, W_MANUAL_STEPPER);
     struct tr_script *s = modal_script(g);
     for (int i = 3; i < KP_AXES_MAX && rc == KP_OK; i++) {
         double speed;
-        if (!(axes >> i & 1u) || (rc = extra_speed(g, i, !(axes & 7u), &speed)) != KP_OK)
+        if (!(axes >> i & 1u) || (rc = extra_speed(g, i, !straight, &speed)) != KP_OK)
             continue;
         const struct kp_axis *a = kp_machine_axis(g->m, (size_t)i);
+        modal_release(g, a);
         if (isnan(g->next.at[i]))
             tr_stepper_zero(s, a->stepper, false);
         tr_stepper_move(s, a->stepper, target[i], speed, a->acceleration, false);
-        modal_axis_note(g, i, target[i], modal_homed(g) >> i & 1u);
-        g->next.at[i] = target[i];
     }
     return rc;
 }
@@ -216,30 +254,60 @@ static enum kp_err move_targets(struct kp_modal *g, double *target, unsigned *ax
     return rc;
 }
 
+/* The line of motion. Where X, Y and Z stay, Klipper would take their feedrate for that of the turn: then that goes first, in a line of its own. */
+static void straight_line(struct kp_modal *g, unsigned axes, const double *target, const struct tr_extra *turns, size_t count, double feed, double turn_feed)
+{
+    static const double nowhere[3] = { NAN, NAN, NAN };
+    bool moves = false;
+    for (int i = 0; i < 3; i++)
+        if (axes >> i & 1u) {
+            moves = moves || target[i] != plan_round(g->next.at[i]);
+            g->next.at[i] = target[i];
+        }
+    if (!moves)
+        tr_move(modal_script(g), nowhere, turns, count, turn_feed);
+    tr_move(modal_script(g), target, turns, moves ? count : 0, feed);
+}
+
+static void extra_moved(struct kp_modal *g, unsigned axes, const double *target)
+{
+    for (int i = 3; i < KP_AXES_MAX; i++)
+        if (axes >> i & 1u) {
+            modal_axis_note(g, i, target[i], modal_homed(g) >> i & 1u);
+            g->next.at[i] = target[i];
+        }
+}
+
 enum kp_err modal_move(struct kp_modal *g)
 {
-    double target[KP_AXES_MAX], feed = NAN;
+    double target[KP_AXES_MAX], feed = NAN, turn_feed;
+    struct tr_extra turns[KP_AXES_MAX];
+    size_t count;
     unsigned axes;
     enum kp_err rc = modal_feed_word(g);
     if (rc != KP_OK || (rc = move_targets(g, target, &axes)) != KP_OK)
         return rc;
-    bool straight = axes & 7u, extra = axes >> 3;
+    bool straight = axes & 7u;
     if (axes == 0)
         return modal_feed(g, modal_letter(g, 'F'), &feed);
     if (straight && (rc = modal_feed(g, modal_letter(g, 'F'), &feed)) != KP_OK)
         return rc;
-    if (straight && ((rc = modal_straight_allowed(g, axes & 7u, target, false)) != KP_OK || (rc = modal_motion_words(g)) != KP_OK))
+    if (straight && (rc = modal_straight_allowed(g, axes & 7u, target, false)) != KP_OK)
         return rc;
-    struct tr_script *s = straight ? modal_motion(g) : modal_script(g);
-    if (extra && (rc = extra_start(g, axes, target)) != KP_OK)
+    if ((rc = joined_turns(g, axes, target, turns, &count, &turn_feed)) != KP_OK)
         return rc;
-    if (straight) {
-        tr_move(s, target, feed);
-        for (int i = 0; i < 3; i++)
-            if (axes >> i & 1u)
-                g->next.at[i] = target[i];
-    }
-    extra_sync(g, axes);
+    bool line = straight || count > 0;
+    if (line && (rc = modal_motion_words(g)) != KP_OK)
+        return rc;
+    if (line)
+        modal_motion(g);
+    unsigned beside = axes & ~7u & ~joined_bits(g);
+    if (beside && (rc = extra_start(g, beside, axes & 7u, target)) != KP_OK)
+        return rc;
+    extra_moved(g, axes, target);
+    if (line)
+        straight_line(g, axes, target, turns, count, feed, turn_feed);
+    extra_sync(g, beside);
     return KP_OK;
 }
 
@@ -312,6 +380,8 @@ enum kp_err modal_home(struct kp_modal *g)
     homed = g->home.result.homed;
     for (size_t i = 0; i < KP_AXES_MAX; i++)
         if (homed >> i & 1u) {
+            if (i > 2)
+                modal_release(g, kp_machine_axis(g->m, i));
             g->next.at[i] = i < 3 ? NAN : 0; /* where homing ends is Klipper's to say */
             g->next.offset[i] = 0;
         }

@@ -175,6 +175,15 @@ enum kp_err modal_spindle(struct kp_modal *g)
 
 /* ---- motors ---- */
 
+static const struct kp_axis *axis_of_stepper(const struct kp_modal *g, struct kp_str name)
+{
+    const struct kp_axis *a;
+    size_t i = 3;
+    while ((a = kp_machine_axis(g->m, i)) && !kp_str_same(name, a->stepper))
+        i++;
+    return a;
+}
+
 /* One motor by its name as Klipper wants it; another kind of line for a manual_stepper. */
 static enum kp_err motor_switch(struct kp_modal *g, const struct kp_gcode_word *w, const char *motor, bool on)
 {
@@ -186,7 +195,19 @@ static enum kp_err motor_switch(struct kp_modal *g, const struct kp_gcode_word *
     if (rc != KP_OK)
         return rc;
     struct tr_script *s = modal_script(g);
-    tr_word(s, manual ? "MANUAL_STEPPER" : "SET_STEPPER_ENABLE");
+    if (manual) {
+        const struct kp_axis *axis = axis_of_stepper(g, kp_str_of(name));
+        bool joined = axis && axis->join == KP_JOINED;
+        if (joined)
+            tr_unjoin(s, name);
+        else if (axis)
+            modal_release(g, axis);
+        tr_stepper_enable(s, name, on);
+        if (joined)
+            tr_join(s, axis);
+        return KP_OK;
+    }
+    tr_word(s, "SET_STEPPER_ENABLE");
     tr_name(s, "STEPPER=", name);
     tr_number(s, "ENABLE=", on);
     return KP_OK;
@@ -276,7 +297,17 @@ enum kp_err modal_verbatim(struct kp_modal *g)
             word[n++] = upper(name.p[i]), word[n] = 0;
     if (rc != KP_OK || (rc = modal_has_text(g, word)) != KP_OK)
         return rc;
+    const struct kp_gcode_word *w = strcmp(word, "MANUAL_STEPPER") == 0 ? modal_key(g, "STEPPER") : NULL;
+    const struct kp_axis *axis = w ? axis_of_stepper(g, kp_gcode_text(g->line, w)) : NULL;
+    if (axis && axis->join == KP_JOINED)
+        return MODAL_FAIL(g, w, KP_INVALID_PARAMETER, "stepper", "%s is axis %s: G1 moves it, G28 homes it", axis->stepper, (char[]){ axis->letter, 0 });
     struct modal_item *item = modal_item(g, KP_DO_SCRIPT);
+    if (axis) { /* who knows where it stands then */
+        size_t i = (size_t)g->axis_of[axis->letter - 'A'];
+        item->axes[item->axis_count++] = (struct kp_axis_write){ (int)i, NAN, false };
+        g->next.at[i] = NAN;
+        g->next.unhomes |= 1u << i;
+    }
     tr_start(&g->script);
     tr_word(&g->script, word);
     if ((rc = verbatim_words(g)) != KP_OK)

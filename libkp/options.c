@@ -152,6 +152,11 @@ const struct kp_option kp_option_table[] = {
     NUM("axis *", "velocity", "deg/s or mm/s", NULL, 0.001, 1e6, "Velocity. None: the section's own.", EX("720")),
     NUM("axis *", "acceleration", "deg/s2 or mm/s2", NULL, 0, 1e7, "Acceleration. None: the section's own.", EX("7200")),
     FLAG("axis *", "rotary", "false", "Turns without end, in degrees.", NONE),
+    STR("axis *", "joined", "auto", "Moves in one line with X, Y and Z where Klipper has GCODE_AXIS and both limits are known. no: as a manual stepper beside.",
+        .choices = "auto|no"),
+    NUM("axis *", "home_travel", "deg or mm", NULL, -1e6, 1e6,
+        "Where the section has an endstop_pin: how far it may be from there, below 0 backwards. None: 370 for a rotary axis; another is not homed.", EX("370")),
+    NUM("axis *", "home_velocity", "deg/s or mm/s", NULL, 0.001, 1e6, "Velocity towards the endstop. None: a tenth of velocity.", EX("36")),
 
     STR("sensor *", "object", NULL, "Klipper's object. None: temperature_sensor of the same name.", EX("temperature_sensor vacuum1")),
     STR("sensor *", "field", NULL, "The number of its status that counts. None: temperature; force_g of a load cell; value of anything else.",

@@ -95,17 +95,36 @@ static void check_axis(struct plan *p, int i, double v, const char *field)
         plan_range(p, KP_POSITION_OUT_OF_BOUNDS, field, "mm", v, a->min, a->max);
 }
 
+static void expect(struct plan *p)
+{
+    p->turn_count = 0;
+    p->turn_speed = 0;
+    for (int i = 0; i < 3; i++)
+        p->now->expected[i] = p->at[i];
+}
+
+void plan_turn(struct plan *p)
+{
+    if (p->turn_count == 0)
+        return;
+    tr_move(&p->now->text, (const double[3]){ NAN, NAN, NAN }, p->turns, p->turn_count, p->turn_speed * 60);
+    expect(p);
+}
+
 void plan_go(struct plan *p, double x, double y, double z, const char *const field[3])
 {
     double xyz[3] = { plan_round(x), plan_round(y), plan_round(z) };
+    bool moves = false;
     for (int i = 0; i < 3; i++)
         if (!isnan(xyz[i])) {
             check_axis(p, i, xyz[i], field[i]);
+            moves = moves || xyz[i] != plan_round(p->at[i]);
             p->at[i] = xyz[i];
         }
-    tr_move(&p->now->text, xyz, p->feedrate_mm_min);
-    for (int i = 0; i < 3; i++)
-        p->now->expected[i] = p->at[i];
+    if (!moves) /* Klipper would take the feedrate for that of the turn */
+        plan_turn(p);
+    tr_move(&p->now->text, xyz, p->turns, p->turn_count, p->feedrate_mm_min);
+    expect(p);
 }
 
 void plan_feedrate(struct plan *p, const struct kp_slot *slot)
@@ -218,13 +237,22 @@ static void note_axis(struct plan *p, int axis, double position, bool homed)
 void plan_axis_home(struct plan *p, int axis)
 {
     const struct kp_axis *a = kp_machine_axis(p->m, (size_t)axis);
+    struct tr_script *s = &p->now->text;
     double at = p->axis_at ? p->axis_at[axis] : a->homed && a->tracked ? a->position : NAN;
     double to = TURN_DEG * round(at / TURN_DEG);
     bool known = to > -AXIS_FAR && to < AXIS_FAR;
-    if (known)
-        tr_stepper_move(&p->now->text, a->stepper, to, a->velocity, a->acceleration, true);
-    if (!known || to != 0)
-        tr_stepper_zero(&p->now->text, a->stepper, !known);
+    if (a->join == KP_JOINED)
+        tr_unjoin(s, a->stepper);
+    if (!isnan(a->home_travel)) {
+        tr_stepper_home(s, a);
+    } else {
+        if (known)
+            tr_stepper_move(s, a->stepper, to, a->velocity, a->acceleration, true);
+        if (!known || to != 0)
+            tr_stepper_zero(s, a->stepper, !known);
+    }
+    if (a->join == KP_JOINED)
+        tr_join(s, a);
     note_axis(p, axis, 0, true);
 }
 
@@ -232,7 +260,8 @@ void plan_axis_move(struct plan *p, int axis, double to, bool relative, double s
 {
     const struct kp_axis *a = kp_machine_axis(p->m, (size_t)axis);
     const char *unit = a->rotary ? "deg" : "mm";
-    double from = relative && a->tracked ? a->position : 0;
+    bool joined = a->join == KP_JOINED;
+    double from = relative && (a->tracked || joined) ? a->position : 0;
     double target = plan_round(from + to);
     if (!relative && !a->homed)
         PLAN_FAULT(p, KP_HOMING_REQUIRED, field, "axis %s is not homed: home it, or move it relative", field);
@@ -240,10 +269,15 @@ void plan_axis_move(struct plan *p, int axis, double to, bool relative, double s
         plan_range(p, KP_POSITION_OUT_OF_BOUNDS, field, unit, target, a->min, a->max);
     if (!(target > -AXIS_FAR && target < AXIS_FAR))
         plan_range(p, KP_POSITION_OUT_OF_BOUNDS, field, unit, target, -AXIS_FAR, AXIS_FAR);
+    note_axis(p, axis, target, a->homed);
+    if (joined) {
+        p->turns[p->turn_count++] = (struct tr_extra){ a->letter, target };
+        p->turn_speed = fmax(p->turn_speed, speed);
+        return;
+    }
     if (relative && !a->tracked)
         tr_stepper_zero(&p->now->text, a->stepper, false);
     tr_stepper_move(&p->now->text, a->stepper, target, speed, a->acceleration, false);
-    note_axis(p, axis, target, a->homed);
 }
 
 const struct kp_nozzle *plan_nozzle(struct plan *p)

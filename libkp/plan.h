@@ -99,6 +99,9 @@ struct plan {
     const char *low_nozzle, *high_nozzle; /* which nozzle is too low below low, above high */
     const double *axis_at;   /* where extra axes stand at this point, NAN: not known, not homed; NULL: as the machine tells */
     struct kp_nozzle plain;  /* of a machine without nozzles */
+    struct tr_extra turns[KP_AXES_MAX]; /* of joined axes, for the next line of motion */
+    size_t turn_count;
+    double turn_speed;       /* of the fastest of them alone, in its unit per second */
 };
 
 /* plan.c */
@@ -111,7 +114,10 @@ void plan_settle(struct plan *p);
 void plan_delay(struct plan *p);
 /* The main path ends here; what follows is gone to by name alone. */
 void plan_end(struct plan *p);
-/* Appends a G1 of the axes that are not NAN, checked against the limits; field[i] is the parameter a fault of axis i names. */
+/* What joined axes have still to turn, in a line of its own. */
+void plan_turn(struct plan *p);
+/* Appends a G1 of the axes that are not NAN, with what joined axes have still to turn, checked against the limits; field[i] is the parameter that a fault of
+ * axis i names. */
 void plan_go(struct plan *p, double x, double y, double z, const char *const field[3]);
 /* Takes the request's feedrate, checked, or the default within the machine's limits when slot is NULL or not set. */
 void plan_feedrate(struct plan *p, const struct kp_slot *slot);
@@ -127,9 +133,10 @@ void plan_range(struct plan *p, enum kp_err code, const char *field, const char 
 double plan_pin(struct plan *p, int pin, double value, const char *field);
 /* The same for a fan's speed. */
 double plan_fan(struct plan *p, int fan, double speed, const char *field);
-/* A rotary axis has no end switch: where its angle is known it turns to the nearest whole turn, which is 0 from then on; else it is 0 where it stands. */
+/* An extra axis by its endstop, where it has one. Else, where its angle is known, it turns to the nearest whole turn, which is 0 from then on; else it is 0
+ * where it stands. */
 void plan_axis_home(struct plan *p, int axis);
-/* An extra axis: `to` is a target, or a distance when relative. */
+/* An extra axis: `to` is a target, or a distance when relative. One that is joined waits for plan_go or plan_turn. */
 void plan_axis_move(struct plan *p, int axis, double to, bool relative, double speed, const char *field);
 /* Ends a script of moves: the client's state again, and, as asked, the end of motion waited for. */
 void plan_end_move(struct plan *p, bool wait);

@@ -58,7 +58,8 @@ static double extra_speed(struct plan *p, const struct kp_axis *a, bool alone)
     return feedrate->num / 60;
 }
 
-/* One pass over the extra axes of the call: starts them, or lets later lines wait for them. Returns how many. */
+/* One pass over the extra axes of the call: starts them (those that are joined go with the next line of motion), or lets later lines wait for them. Returns how
+ * many. */
 static int move_extra(struct plan *p, bool relative, bool alone, bool sync)
 {
     int moved = 0;
@@ -68,6 +69,8 @@ static int move_extra(struct plan *p, bool relative, bool alone, bool sync)
             continue;
         const char name[2] = { (char)(a->letter | 0x20), 0 };
         moved++;
+        if (sync && a->join == KP_JOINED)
+            continue;
         if (sync)
             tr_stepper_sync(&p->now->text, a->stepper);
         else
@@ -105,6 +108,7 @@ void plan_move(struct plan *p)
         PLAN_FAULT(p, KP_MISSING_PARAMETER, "x", "a move names at least one axis");
     if (straight)
         plan_go(p, target[0], target[1], target[2], xyz_names);
+    plan_turn(p);
     move_extra(p, relative, !straight, true);
     plan_end_move(p, kp_call_slot(p->call, "wait")->flag);
 }
@@ -191,19 +195,20 @@ void plan_home(struct plan *p)
     plan_feedrate(p, NULL);
     plan_band(p);
     for (size_t i = 0; (a = kp_machine_axis(p->m, i)); i++) {
-        bool want = slot->axes ? slot->axes >> i & 1u : !a->extra || a->rotary;
+        bool homes = !a->extra || a->rotary || !isnan(a->home_travel);
+        bool want = slot->axes ? slot->axes >> i & 1u : homes;
         if (!want)
             continue;
         if (!a->extra && a->letter >= 'X' && a->letter <= 'Z')
             asked[a->letter - 'X'] = true;
-        else if (!a->rotary)
+        else if (!homes)
             PLAN_FAULT(p, KP_INVALID_PARAMETER, "axes", "axis %s has nothing to home to", (const char[]){ a->letter, 0 });
         p->s->result.homed |= 1u << i;
     }
     if (asked[0] || asked[1] || asked[2])
         home_kinematic(p, asked[0], asked[1], asked[2]);
     for (size_t i = 0; (a = kp_machine_axis(p->m, i)); i++)
-        if (a->extra && a->rotary && (p->s->result.homed >> i & 1u))
+        if (a->extra && (p->s->result.homed >> i & 1u))
             plan_axis_home(p, (int)i);
     plan_end_move(p, true);
 }

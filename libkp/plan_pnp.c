@@ -168,7 +168,7 @@ static void pick_once(struct plan *p, const struct job *j, double deeper)
     down_and_suck(p, &at, j->dwell);
 }
 
-/* Turns the part beside the travel. Returns the axis that later lines wait for, NULL when nothing turns. */
+/* Turns the part during the travel. Returns the axis that later lines wait for, NULL when nothing turns. */
 static const struct kp_axis *turn(struct plan *p, const struct job *j)
 {
     double by = plan_num(p, "rotation");
@@ -187,7 +187,7 @@ static void place_part(struct plan *p, const struct job *j)
 {
     const struct kp_axis *turning = turn(p, j);
     go_xy(p, j, "place_x", "place_y");
-    if (turning)
+    if (turning && turning->join != KP_JOINED)
         tr_stepper_sync(&p->now->text, turning->stepper);
     down_and_let_go(p, j, NAN, NAN);
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HOME_TURN_DEG 370.0 /* a whole turn passes the endstop, wherever it stands */
 #define SERVO_MIN_S 0.001  /* Klipper's defaults of a servo */
 #define SERVO_SPAN_S 0.001
 #define SERVO_ANGLE 180.0
@@ -265,6 +266,15 @@ static void axis_carry(struct kp_axis *a, const struct kp_axis *old, size_t coun
         }
 }
 
+/* By the endstop of its own section. */
+static void axis_homing(const struct build *b, struct kp_axis *a, const char *object)
+{
+    double velocity = build_number(b, "home_velocity"), travel = build_number(b, "home_travel");
+    a->endstop = kp_machine_find_setting(b->m, object, "endstop_pin") != NULL;
+    a->home_velocity = isnan(velocity) ? a->velocity / 10 : velocity;
+    a->home_travel = !a->endstop ? NAN : isnan(travel) && a->rotary ? HOME_TURN_DEG : travel;
+}
+
 static void build_axes(struct build *b)
 {
     struct kp_machine *m = b->m;
@@ -295,6 +305,8 @@ static void build_axes(struct build *b)
             a.min = min;
         if (!a.rotary && !isnan(max))
             a.max = max;
+        axis_homing(b, &a, object);
+        a.join = strcmp(build_text(b, "joined"), "no") != 0 && a.velocity > 0 && a.acceleration > 0 ? KP_JOIN_OWED : KP_BESIDE;
         axis_carry(&a, old, old_count);
         m->axes[m->axis_count++] = a;
     }
@@ -420,6 +432,10 @@ enum kp_err kp_machine_build(struct kp_machine *m, struct kp_faults *f)
     build_motors(&b);
     build_nozzles(&b);
     build_feeders(&b);
+    for (size_t i = 0; i < m->feeder_count; i++) /* motion does not wait for a feeder: its motor is none of an axis that is joined */
+        for (size_t k = 3; k < m->axis_count; k++)
+            if (strcmp(m->feeders[i].stepper, m->axes[k].stepper) == 0)
+                m->axes[k].join = KP_BESIDE;
     build_mcodes(&b);
     build_vacuum(&b);
     kp_machine_refresh(m);

@@ -85,16 +85,18 @@ void tr_close(struct tr_script *s)
     s->framed = false;
 }
 
-void tr_move(struct tr_script *s, const double xyz[3], double feedrate_mm_min)
+void tr_move(struct tr_script *s, const double xyz[3], const struct tr_extra *extra, size_t count, double feedrate_mm_min)
 {
     static const char *const keys[3] = { " X", " Y", " Z" };
-    if (isnan(xyz[0]) && isnan(xyz[1]) && isnan(xyz[2]))
+    if (isnan(xyz[0]) && isnan(xyz[1]) && isnan(xyz[2]) && count == 0)
         return;
     tr_open(s);
     put_line(s, "G1");
     for (int i = 0; i < 3; i++)
         if (!isnan(xyz[i]))
             put_number(s, keys[i], xyz[i], DECIMALS);
+    for (size_t i = 0; i < count; i++)
+        put_number(s, (const char[]){ ' ', extra[i].letter, 0 }, extra[i].to, DECIMALS);
     put_number(s, " F", feedrate_mm_min, DECIMALS);
 }
 
@@ -160,6 +162,41 @@ void tr_stepper_sync(struct tr_script *s, const char *stepper)
 {
     put_stepper(s, stepper);
     put(s, " SYNC=1");
+}
+
+void tr_stepper_enable(struct tr_script *s, const char *stepper, bool on)
+{
+    put_stepper(s, stepper);
+    put(s, on ? " ENABLE=1" : " ENABLE=0");
+}
+
+void tr_stepper_home(struct tr_script *s, const struct kp_axis *a)
+{
+    for (int onto = 0; onto < 2; onto++) {
+        put_stepper(s, a->stepper);
+        put(s, " SET_POSITION=0");
+        put_number(s, " MOVE=", onto ? a->home_travel : -a->home_travel, DECIMALS);
+        put_number(s, " SPEED=", a->home_velocity, DECIMALS);
+        if (a->acceleration >= 0)
+            put_number(s, " ACCEL=", a->acceleration, DECIMALS);
+        put(s, onto ? " STOP_ON_ENDSTOP=1" : " STOP_ON_ENDSTOP=-1");
+    }
+    tr_stepper_zero(s, a->stepper, false);
+}
+
+void tr_join(struct tr_script *s, const struct kp_axis *a)
+{
+    put_stepper(s, a->stepper);
+    put(s, (const char[]){ ' ', 'G', 'C', 'O', 'D', 'E', '_', 'A', 'X', 'I', 'S', '=', a->letter, 0 });
+    put_number(s, " LIMIT_VELOCITY=", a->velocity, DECIMALS);
+    put_number(s, " LIMIT_ACCEL=", a->acceleration, DECIMALS);
+}
+
+void tr_unjoin(struct tr_script *s, const char *stepper)
+{
+    tr_wait(s);
+    put_stepper(s, stepper);
+    put(s, " GCODE_AXIS=");
 }
 
 void tr_follow(struct tr_script *s, const char *stepper, const char *extruder)
@@ -257,6 +294,32 @@ size_t kp_script_neutral(const struct kp_machine *m, char out[KP_SCRIPT_MAX])
     put_number(&s, " Z", at[2], DECIMALS);
     put_line(&s, SAVE_ZERO);
     put_line(&s, RESTORE_CLIENT);
+    if (s.fault != TR_OK)
+        return 0;
+    memcpy(out, s.text, s.len + 1);
+    return s.len;
+}
+
+size_t kp_script_join(const struct kp_machine *m, int axis, char out[KP_SCRIPT_MAX])
+{
+    const struct kp_axis *a = kp_machine_axis(m, (size_t)axis);
+    struct tr_script s;
+    tr_start(&s);
+    tr_unjoin(&s, a->stepper);
+    put(&s, " SPEED=0"); /* never read where GCODE_AXIS is, refused where it is not */
+    tr_stepper_zero(&s, a->stepper, false);
+    tr_join(&s, a);
+    if (s.fault != TR_OK)
+        return 0;
+    memcpy(out, s.text, s.len + 1);
+    return s.len;
+}
+
+size_t kp_script_unjoin(const struct kp_machine *m, int axis, char out[KP_SCRIPT_MAX])
+{
+    struct tr_script s;
+    tr_start(&s);
+    tr_unjoin(&s, kp_machine_axis(m, (size_t)axis)->stepper);
     if (s.fault != TR_OK)
         return 0;
     memcpy(out, s.text, s.len + 1);

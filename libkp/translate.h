@@ -20,8 +20,10 @@ void tr_start(struct tr_script *s);
 /* Saves the client's G-code state and takes the neutral one; puts the client's back. Neither does anything twice. */
 void tr_open(struct tr_script *s);
 void tr_close(struct tr_script *s);
-/* G1 in machine coordinates to those of x, y, z that are not NAN; nothing when all are. */
-void tr_move(struct tr_script *s, const double xyz[3], double feedrate_mm_min);
+/* An extra axis in a line of motion. */
+struct tr_extra { char letter; double to; };
+/* G1 in machine coordinates to those of x, y, z that are not NAN, with extra axes that are joined; nothing when all are NAN and none is. */
+void tr_move(struct tr_script *s, const double xyz[3], const struct tr_extra *extra, size_t count, double feedrate_mm_min);
 /* G28 of the letters ("XY"); all when empty. */
 void tr_home(struct tr_script *s, const char *letters);
 /* value is what SET_PIN takes. */
@@ -35,6 +37,13 @@ void tr_stepper_zero(struct tr_script *s, const char *stepper, bool enable);
 /* Moves it; speed in mm/s or deg/s and acceleration may be NAN (Klipper's own). sync: later lines wait for it. */
 void tr_stepper_move(struct tr_script *s, const char *stepper, double to, double speed, double accel, bool sync);
 void tr_stepper_sync(struct tr_script *s, const char *stepper);
+/* Joins it to moves as an axis, or lets go of it, so that it can be moved as a stepper. Letting go waits for the end of motion: Klipper drops what
+ * it has not made steps of yet. */
+void tr_join(struct tr_script *s, const struct kp_axis *a);
+void tr_unjoin(struct tr_script *s, const char *stepper);
+/* Moves it off its endstop, then onto it, where it is at 0. */
+void tr_stepper_home(struct tr_script *s, const struct kp_axis *a);
+void tr_stepper_enable(struct tr_script *s, const char *stepper, bool on);
 /* What motion an extruder_stepper makes: that of the extruder, or none's where it is empty. */
 void tr_follow(struct tr_script *s, const char *stepper, const char *extruder);
 /* Moves the active extruder by mm, whatever the client's way to count. Within tr_open and tr_close only. */

@@ -214,17 +214,21 @@ json_t *answer_position(const struct kp_machine *m, const struct answer_time *t)
     bool absolute = true;
     bool has_live = kp_machine_position(m, live), has_commanded = kp_machine_commanded(m, commanded);
     bool has_state = kp_machine_gcode_state(m, &absolute, &feedrate);
-    json_t *limits = json_object(), *at = place_json(has_live, live);
+    json_t *limits = json_object(), *at = place_json(has_live, live), *joined = json_array(), *unverified = json_array();
     const struct kp_axis *a;
     for (size_t i = 0; (a = kp_machine_axis(m, i)); i++) {
         char name[2] = { (char)(a->letter | 0x20), 0 };
         json_object_set_new(limits, name, json_pack("{s:o,s:o}", "min", json_finite(a->min), "max", json_finite(a->max)));
+        if (a->join == KP_JOINED)
+            json_array_append_new(joined, json_string(name));
+        if (a->extra && a->homed && !a->verified)
+            json_array_append_new(unverified, json_string(name));
         if (a->extra && json_is_object(at))
             json_object_set_new(at, name, a->tracked && a->homed ? json_finite(a->position) : json_null());
     }
-    return json_pack("{s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:b,s:o}", "position", at, "commanded", place_json(has_commanded, commanded), "positioning_mode",
+    return json_pack("{s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "position", at, "commanded", place_json(has_commanded, commanded), "positioning_mode",
                      has_state ? json_string(absolute ? "absolute" : "relative") : json_null(), "units", "mm", "feedrate", json_finite(feedrate), "homed_axes",
-                     axis_names(m, true, 0), "limits", limits, "stale", !t->fresh, "timestamp", stamp(t));
+                     axis_names(m, true, 0), "joined_axes", joined, "unverified", unverified, "limits", limits, "stale", !t->fresh, "timestamp", stamp(t));
 }
 
 json_t *answer_homed(const struct kp_machine *m)

@@ -85,6 +85,8 @@ void extra_status(struct extra *x, json_t *fields)
                 log_line(LOG_INFO, "extra", "part=%s state=\"%s\"", part, json_string_value(how));
     }
     json_object_update(x->told, fields);
+    json_object_del(x->told, "stands"); /* the machine's matter, and told by its axes */
+    json_object_del(x->told, "joined");
 }
 
 bool extra_reads(const struct extra *x)

@@ -180,6 +180,10 @@ static void foreign_check(struct gcode_session *s)
 /* Brings the modal state up to what the machine is. False: Klipper has yet to tell. */
 static bool synced(struct gcode_session *s)
 {
+    if (s->ready && kp_machine_joining(s->m) >= 0) { /* how an axis is moved is not known yet */
+        s->restart_owed = true;
+        return false;
+    }
     if (s->restart_owed && s->ready) {
         s->restart_owed = false;
         kp_modal_restart(s->g);

@@ -21,7 +21,7 @@ static void advance(struct lane *n);
 /* Goes on at the next turn of the loop when there is something to do. */
 static void wake(struct lane *n)
 {
-    if (n->wait != IDLE || (!n->head && !n->restore_owed && !lane_ramp_due(n)))
+    if (n->wait != IDLE || (!n->head && !n->restore_owed && !lane_ramp_due(n) && kp_machine_joining(n->machine) < 0))
         return;
     n->wait = NEXT_TURN;
     loop_timer_set(n->turn, 0);
@@ -258,6 +258,58 @@ static void on_restored(void *user, const struct mr_reply *r)
     }
 }
 
+/* How an axis is moved on this Klipper is known. */
+static void joined(struct lane *n, bool yes, const char *why)
+{
+    const struct kp_axis *a = kp_machine_axis(n->machine, (size_t)n->join_axis);
+    log_line(LOG_INFO, "lane", "axis=%c joined=%s why=\"%s\"", a ? a->letter : '?', yes ? "yes" : "no", why);
+    kp_machine_axis_joined(n->machine, n->join_axis, yes);
+    n->wait = IDLE;
+    if (n->running)
+        advance(n);
+    else
+        wake(n);
+}
+
+static void on_unjoined(void *user, const struct mr_reply *r)
+{
+    struct lane *n = user;
+    struct kp_error e;
+    joined(n, false, lane_script_answered(n, r, &e) ? "its M114 could not bear it" : e.message);
+}
+
+static void join_pushed(struct lane *n)
+{
+    if (!covered(n))
+        return;
+    if (kp_machine_joins(n->machine) || kp_script_unjoin(n->machine, n->join_axis, n->join_text) == 0)
+        joined(n, true, "");
+    else
+        send_script(n, n->join_text, JOIN, on_unjoined);
+}
+
+static void on_joined(void *user, const struct mr_reply *r)
+{
+    struct lane *n = user;
+    struct kp_error e;
+    if (!lane_script_answered(n, r, &e))
+        joined(n, false, e.message);
+    else if (kp_machine_joins(n->machine))
+        joined(n, true, "");
+    else
+        wait_for_push(n, JOIN_PUSH, ASK_MS);
+}
+
+/* Also when no command follows: until it is known whether Klipper joins an axis to moves, nobody can say how it is moved. */
+static void join(struct lane *n, int axis)
+{
+    n->join_axis = axis;
+    if (kp_script_join(n->machine, axis, n->join_text) == 0)
+        joined(n, false, "its script cannot be written");
+    else
+        send_script(n, n->join_text, JOIN, on_joined);
+}
+
 static void on_neutral(void *user, const struct mr_reply *r)
 {
     struct lane *n = user;
@@ -326,6 +378,8 @@ static void advance(struct lane *n)
         lane_job_end(n, &f); /* what is refused sends nothing, not even a script of ours */
     else if (n->restore_owed)
         send_script(n, kp_script_restore(), RESTORE, on_restored);
+    else if (kp_machine_joining(n->machine) >= 0)
+        join(n, kp_machine_joining(n->machine)); /* before the neutral state, which Klipper saves with the axes that it has */
     else if (n->neutral_owed)
         make_neutral(n);
     else
@@ -363,6 +417,8 @@ static void on_turn(void *user)
         send_script(n, kp_script_restore(), RESTORE, on_restored); /* also when no command follows: the state is everybody's */
     else if ((due = lane_ramp_due(n)))
         ramp_step(n, due);
+    else if (kp_machine_joining(n->machine) >= 0)
+        join(n, kp_machine_joining(n->machine));
     else
         advance(n);
 }
@@ -517,6 +573,9 @@ const char *lane_running(const struct lane *n)
 void lane_pushed(struct lane *n)
 {
     struct kp_error e;
+    if (!n->call && covered(n))
+        kp_machine_axes_check(n->machine);
+    wake(n); /* an axis may wait to be joined: a stop was released, a file has ended, somebody let go of it */
     switch (n->wait) {
     case SAMPLE: sample(n); break;
     case SETTLE:
@@ -531,6 +590,7 @@ void lane_pushed(struct lane *n)
         break;
     case PLAN_PUSH: advance(n); break;
     case NEUTRAL_PUSH: neutral_pushed(n); break;
+    case JOIN_PUSH: join_pushed(n); break;
     default: break;
     }
 }
@@ -560,8 +620,10 @@ static void away(struct lane *n)
 void lane_changed(struct lane *n)
 {
     struct kp_error e;
-    if (kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY)
+    if (kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY) {
+        wake(n);
         return;
+    }
     away_error(n, &e);
     lane_ramp_end(n, &e);
     n->neutral_owed = true;
@@ -572,6 +634,8 @@ void lane_changed(struct lane *n)
         return; /* Moonraker answers what is in flight when Klipper or the connection goes */
     if (n->running || n->call)
         away(n);
+    else if (n->wait == JOIN_PUSH)
+        n->wait = IDLE;
 }
 
 void lane_console(struct lane *n, const char *line)

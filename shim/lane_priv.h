@@ -22,7 +22,7 @@ struct lane_job {
 };
 
 /* What the lane waits for. Absent from the list means: nothing, it is idle. */
-enum wait { IDLE, NEXT_TURN, SCRIPT, CONFIRM, RESTORE, NEUTRAL, NEUTRAL_PUSH, PLAN_PUSH, SAMPLE, SETTLE };
+enum wait { IDLE, NEXT_TURN, SCRIPT, CONFIRM, RESTORE, JOIN, JOIN_PUSH, NEUTRAL, NEUTRAL_PUSH, PLAN_PUSH, SAMPLE, SETTLE };
 
 struct lane {
     struct loop *loop;
@@ -44,6 +44,8 @@ struct lane {
     bool restore_owed;           /* a script failed between its save and its restore */
     bool neutral_owed;           /* the neutral state has not been saved since Klipper was last ready */
     double neutral_at[3];
+    int join_axis;               /* which the script in flight joins to moves */
+    char join_text[KP_SCRIPT_MAX];
     char neutral_text[KP_SCRIPT_MAX];
     struct kp_action action;
     int64_t action_ms;

@@ -83,6 +83,8 @@ bool lane_script_answered(struct lane *n, const struct mr_reply *r, struct kp_er
     if (script_error(n, r, e) == KP_OK)
         return true;
     kp_machine_moved(n->machine, NULL, n->answered_ms);
+    if (n->wait != JOIN && strstr(n->script, " GCODE_AXIS="))
+        kp_machine_rejoin(n->machine); /* it may have let go of one that it did not join again */
     if (r->outcome == MR_ERROR && r->code != GONE && saves_state(n->script))
         n->restore_owed = true;
     return false;

@@ -13,9 +13,11 @@ static const char *const feeder_kinds[] = { "stepper", "extruder", "macro" };
 static const char *const fan_kinds[] = { "part", "generic", "automatic" };
 static const char *const heater_kinds[] = { "extruder", "bed", "chamber", "other" };
 
+static const char *const joins[] = { "beside", "owed", "joined" };
 static const struct kpy_field axis_fields[] = {
     F(kp_axis, KPY_CHAR, letter), F(kp_axis, KPY_BOOL, rotary), F(kp_axis, KPY_BOOL, homed), F(kp_axis, KPY_BOOL, extra), F(kp_axis, KPY_TEXT, stepper),
-    F(kp_axis, KPY_NUM, min), F(kp_axis, KPY_NUM, max), F(kp_axis, KPY_BOOL, tracked), F(kp_axis, KPY_NUM, position), END };
+    F(kp_axis, KPY_NUM, min), F(kp_axis, KPY_NUM, max), F(kp_axis, KPY_BOOL, tracked), F(kp_axis, KPY_NUM, position),
+    E(kp_axis, join, joins), F(kp_axis, KPY_BOOL, verified), END };
 
 static const struct kpy_field pin_fields[] = {
     F(kp_pin, KPY_TEXT, name), F(kp_pin, KPY_TEXT, object), F(kp_pin, KPY_TEXT, alias), F(kp_pin, KPY_TEXT, board), F(kp_pin, KPY_TEXT, chip),

@@ -71,7 +71,7 @@ def test_status_tells(machine):
             break
         restart(machine)  # a slow machine: the ten seconds were over
         wait_for("its status", lambda: extra(machine)["parts"]["read"] == "on", 30)
-    assert told["parts"] == {"read": "on", "push": "on", "pnp_wait": "on", "pnp_sensor": "on", "fast_start": "on", "exact_wait": "on"}
+    assert told["parts"] == {"read": "on", "axes": "on", "push": "on", "pnp_wait": "on", "pnp_sensor": "on", "fast_start": "on", "exact_wait": "on"}
     assert told["lead_ms"] == 100 and told["timing"] == "klipper" and told["why"] == "just started"
 
 

@@ -20,6 +20,8 @@ static const struct gcode_machine { const char *name, *cfg; bool clamp, alone, p
     { "openpnp", AXIS_A AXIS_C NUMBERED MAPPED, true, false, false },
     { "careful", SEESAW "[vacuum]\ntravel_interlock: true\n[safety]\nmax_x_position: 250\nmin_feedrate: 60\nmax_feedrate: 6000\nmax_acceleration: 2000\n"
                  "max_pwm_value: 0.5\nmin_fan_speed: 0.2\nmax_fan_speed: 0.8\n", false, false, false },
+    { "joined", AXIS_A AXIS_C AXIS_H, true, false, true },
+    { "cut", AXIS_A, false, true, false },
     { "passing", AXIS_A, false, false, true },
     { "letters", "[axis D]\nstepper: manual_stepper rotation1\nrotary: true\n[axis S]\nstepper: manual_stepper rotation2\nvelocity: 90\nrotary: true\n",
       false, false, false },
@@ -92,6 +94,9 @@ static inline bool rig_open(struct gcode_rig *r, const char *name)
     rig_settings(r->m, "homing_override");
     kp_machine_resolve(r->m, &f);
     fixture_status(r->m);
+    bool joins = strcmp(name, "joined") == 0;
+    if (strcmp(name, "cut") != 0) /* whoever converts a file cannot ask */
+        fixture_join(r->m, joins);
     kp_machine_axis_written(r->m, 3, 0, true);
     r->at[0] = 100, r->at[1] = 50, r->at[2] = 0;
     struct kp_modal_options o = { .mappings = r->maps, .clamp = x->clamp, .alone = x->alone, .klipper_commands = x->pass };

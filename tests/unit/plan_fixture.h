@@ -13,6 +13,7 @@
 #define AXIS_A "[axis A]\nstepper: manual_stepper rotation1\nvelocity: 360\nacceleration: 3600\nrotary: true\n"
 #define AXIS_B "[axis B]\nstepper: manual_stepper rotation2\nrotary: true\n"
 #define AXIS_C "[axis C]\nstepper: manual_stepper drag\nvelocity: 10\n"
+#define AXIS_H "[axis H]\nstepper: manual_stepper index\nvelocity: 100\nacceleration: 1000\nrotary: true\nhome_velocity: 20\n"
 #define SENSORS "[sensor vacuum1]\nobject: temperature_sensor vacuum1\ntype: vacuum\n" \
                 "[sensor vacuum2]\nobject: temperature_sensor vacuum2\ntype: vacuum\n"
 #define N1_PINS "z_direction: 1\nrotation_axis: A\npump: pump1\nvalve: valve1\nsensor: vacuum1\npart_on: -40\npart_off: -20\ndwell: 0.15\n"
@@ -46,6 +47,7 @@ static const struct fixture { const char *name, *cfg, *without; } fixtures[] = {
                      "[sensor vacuum2]\nobject: pnp_sensor vac2\ntype: vacuum\nscale: 0\n" N1 N2, "homing_override" },
     { "limited", SEESAW "[gcode_driver]\ndefault_timeout: 45\n[safety]\nmin_pwm_value: 0.2\nmax_pwm_value: 0.8\nmin_fan_speed: 0.1\nmax_fan_speed: 0.6\n",
       "homing_override" },
+    { "joined", SEESAW AXIS_H, "homing_override" },
     { "plain", "", "homing_override" },
     { "fanless", "", "fan" },
     { "still", "", "G1" },
@@ -75,7 +77,7 @@ static const struct { const char *section, *option, *text; double num; } setting
     { "fan", "pin", "PB9", 0 }, { "fan_generic blower", "pin", "PB10", 0 }, { "fan_generic odd-fan", "pin", "PB11", 0 }, { "heater_fan hotend", "pin", "PB12", 0 },
     { "manual_stepper rotation1", "velocity", NULL, 100 }, { "manual_stepper rotation2", "microsteps", NULL, 16 },
     { "manual_stepper drag", "position_min", NULL, -5 }, { "manual_stepper drag", "position_max", NULL, 5 },
-    { "manual_stepper feeder1", "velocity", NULL, 5 },
+    { "manual_stepper feeder1", "velocity", NULL, 5 }, { "manual_stepper index", "endstop_pin", "PC7", 0 },
     { "pnp_sensor vac1", "sensor_pin", "PC5", 0 }, { "pnp_sensor vac2", "sensor_pin", "PC6", 0 },
     { "temperature_sensor vacuum1", "sensor_type", "x", 0 }, { "temperature_sensor vacuum2", "sensor_type", "x", 0 },
 };
@@ -112,6 +114,14 @@ static inline void fixture_status(struct kp_machine *m)
     kp_machine_pushed(m, 1000);
 }
 
+/* What the shim finds out of Klipper: whether it joins axes to moves. */
+static inline void fixture_join(struct kp_machine *m, bool joins)
+{
+    tell(m, "toolhead", "extra_axes.extruder", number_value(3));
+    for (int axis; (axis = kp_machine_joining(m)) >= 0;)
+        kp_machine_axis_joined(m, axis, joins);
+}
+
 /* Gives a ready machine, homed, at 100 50 0. */
 static inline struct kp_machine *fixture_machine(const char *name)
 {
@@ -141,6 +151,7 @@ static inline struct kp_machine *fixture_machine(const char *name)
     }
     kp_machine_resolve(m, &f);
     fixture_status(m);
+    fixture_join(m, strcmp(name, "joined") == 0);
     return m;
 }
 

@@ -266,6 +266,24 @@ static void a_client_that_never_reads_is_held_up(void **state)
     assert_int_equal(lines, 2 * taken);
 }
 
+/* Nobody knows how an axis is moved before Klipper has been asked; then by the answer. */
+static void waits_until_axes_are_joined(void **state)
+{
+    (void)state;
+    tell(p.r.m, "print_stats", "state", text_value("printing"));
+    kp_machine_axis_joined(p.r.m, 3, true);
+    tell(p.r.m, "print_stats", "state", text_value("complete"));
+    assert_int_equal(kp_machine_joining(p.r.m), 3);
+    send_text("G91 G1 A5\n");
+    port_push(&p);
+    assert_null(p.done);
+    kp_machine_axis_joined(p.r.m, 3, true);
+    port_push(&p);
+    assert_non_null(strstr(p.script.text, "\nG1 A5 F"));
+    work();
+    assert_string_equal(replies(), "ok\n");
+}
+
 static void own_home_script(void **state)
 {
     (void)state;
@@ -328,6 +346,7 @@ int main(void)
         PLAIN(a_refused_script_puts_the_acceleration_back),
         PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
+        PLAIN(waits_until_axes_are_joined),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
         cmocka_unit_test_setup_teardown(own_home_script, open_home, close_it),
     };

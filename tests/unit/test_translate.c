@@ -38,6 +38,22 @@ static void no_neutral_state_without_a_position(void **state)
     kp_config_free(c);
 }
 
+/* One line more would have to be taken back where GCODE_AXIS is not known: the first is refused there. */
+static void axes_are_joined_at_0(void **state)
+{
+    (void)state;
+    char text[KP_SCRIPT_MAX];
+    struct kp_machine *m = fixture_machine("joined");
+    size_t n = kp_script_join(m, 3, text);
+    assert_string_equal(text, "M400\nMANUAL_STEPPER STEPPER=rotation1 GCODE_AXIS= SPEED=0\nMANUAL_STEPPER STEPPER=rotation1 SET_POSITION=0\n"
+                              "MANUAL_STEPPER STEPPER=rotation1 GCODE_AXIS=A LIMIT_VELOCITY=360 LIMIT_ACCEL=3600");
+    assert_int_equal(n, strlen(text));
+    n = kp_script_unjoin(m, 3, text);
+    assert_string_equal(text, "M400\nMANUAL_STEPPER STEPPER=rotation1 GCODE_AXIS=");
+    assert_int_equal(n, strlen(text));
+    kp_machine_free(m);
+}
+
 static void small_scripts(void **state)
 {
     (void)state;
@@ -143,7 +159,7 @@ static void bad_names_and_numbers_break_the_script(void **state)
         tr_pin(&s, "a", numbers[i]);
         assert_int_equal(s.fault, TR_NUMBER);
         tr_start(&s);
-        tr_move(&s, (const double[]){ 1, NAN, NAN }, numbers[i]);
+        tr_move(&s, (const double[]){ 1, NAN, NAN }, NULL, 0, numbers[i]);
         assert_int_equal(s.fault, TR_NUMBER);
     }
 }
@@ -172,7 +188,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(neutral_state_is_made_where_the_head_stands),
         cmocka_unit_test(no_neutral_state_without_a_position),
-        cmocka_unit_test(small_scripts),
+        cmocka_unit_test(axes_are_joined_at_0), cmocka_unit_test(small_scripts),
         cmocka_unit_test(first_words),
         cmocka_unit_test(the_longest_names_fit),
         cmocka_unit_test(what_does_not_fit_is_broken_and_never_cut),

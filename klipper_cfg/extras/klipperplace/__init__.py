@@ -6,7 +6,7 @@ why. Invariant: Klipper's modules and classes are never changed, only objects of
 """
 import logging
 
-from . import known, live, sensor, timing
+from . import axes, known, live, sensor, timing
 
 VERSION = 1  # of what the endpoints and the status hold; the shim asks for it
 
@@ -23,6 +23,7 @@ class KlipperPlace:
         self.wanted = {name: config.getboolean(name, True) for name in ("fast_start", "exact_wait", "push")}
         self.sensors = [sensor.PnpSensor(section, self) for section in config.get_prefix_sections("pnp_sensor ")]
         self.reader = live.Reader(self.printer)
+        self.axes = axes.Axes(self.printer)
         self.push = live.Push(self.printer)
         self.timing = timing.Timing(self.printer, lead, experimental, self.push.send)
         self._part("read", self.reader.start)
@@ -48,6 +49,7 @@ class KlipperPlace:
         logging.info("klipperplace: %s is off: %s", name, self.parts[name])
 
     def _ready(self):
+        self._part("axes", self.axes.start)
         self._part("push", self.push.start)
         self._part("fast_start", self.timing.start_fast)  # first: it looks whether wait_moves is Klipper's
         self._part("exact_wait", self.timing.start_wait)
@@ -56,6 +58,7 @@ class KlipperPlace:
     def get_status(self, eventtime):
         status = {"version": VERSION, "parts": dict(self.parts), "unheard": self.push.unheard}
         status.update(self.timing.get_status(eventtime))
+        status.update(self.axes.get_status())
         return status
 
 

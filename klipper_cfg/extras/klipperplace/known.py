@@ -91,6 +91,12 @@ KLIPPER_MANUAL = {
     "sync_print_time": ("b3f1c1a9a3ab1321",),
     "do_move": ("7db4c691a4746998",),
 }
+# gcode_move: mainline since January 2026 prints the first four numbers; before that, and in Kalico, it fails on more.
+M114_WHOLE = ("3013279e324e0005",)
+GCODE_MOVE = {
+    "cmd_M114": M114_WHOLE + ("2e87e703eef6c444",),
+    "_get_gcode_position": ("3777e5295ec2cde7", "879a9facf90592c0"),
+}
 # Kalico 2026.10.0.dev0.
 KALICO_TOOLHEAD = {
     "_calc_print_time": ("7fed88219fc21043",),
