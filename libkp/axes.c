@@ -91,7 +91,7 @@ bool kp_axes_told(struct kp_machine *m, struct kp_str object, struct kp_str fiel
         m->extra_joins = v->kind == KP_STR && kp_str_eq(v->str, "on");
         return true;
     }
-    m->shows_axes = m->shows_axes || (kp_str_eq(object, "toolhead") && kp_str_starts(field, "extra_axes."));
+    m->shows_axes = m->shows_axes || (kp_str_eq(object, "toolhead") && kp_str_starts(field, "extra_axes")); /* empty while there is none */
     static const char *const rows[] = { "extra_axes.manual_stepper ", "stands.", "joined." };
     static const char *const objects[] = { "toolhead", "klipperplace", "klipperplace" };
     size_t k = 0;

@@ -72,7 +72,7 @@ static void each_below(json_t *object, char *path, size_t used, size_t cap, json
         if (used + n + 1 >= cap)
             continue; /* no field of Klipper's that we know is that deep */
         memcpy(path + used, key, n);
-        if (json_is_object(j)) {
+        if (json_object_size(j) > 0) {
             path[used + n] = '.';
             each_below(j, path, used + n + 1, cap, fn, user);
             continue;

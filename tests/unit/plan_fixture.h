@@ -117,7 +117,7 @@ static inline void fixture_status(struct kp_machine *m)
 /* What the shim finds out of Klipper: whether it joins axes to moves. */
 static inline void fixture_join(struct kp_machine *m, bool joins)
 {
-    tell(m, "toolhead", "extra_axes.extruder", number_value(3));
+    tell(m, "toolhead", "extra_axes", (struct kp_value){ .kind = KP_OTHER });
     for (int axis; (axis = kp_machine_joining(m)) >= 0;)
         kp_machine_axis_joined(m, axis, joins);
 }
