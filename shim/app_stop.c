@@ -3,6 +3,7 @@
 #include "app_priv.h"
 
 #include "answer.h"
+#include "history.h"
 #include "jobs.h"
 #include "lane.h"
 #include "log.h"
@@ -62,6 +63,24 @@ struct app_request *app_stop_begin(struct app *a, const struct kp_call *call, co
     return r;
 }
 
+static void on_kept(void *user, bool ok)
+{
+    struct app_request *r = user;
+    struct app *a = r->app;
+    (void)ok; /* it holds in memory; answers warn while the database cannot be written */
+    app_request_done(r, json_pack("{s:b,s:o,s:b,s:f}", "reset_complete", 1, "homed_axes", answer_homed(a->machine), "paused", jobs_held(a->jobs),
+                                  "execution_time", app_request_seconds(r)));
+}
+
+/* A reset is told once its event is in the journal: a process that ends then must not come back with the stop latched. */
+static void tell_kept(struct app_request *r)
+{
+    r->waits = FOR_JOURNAL;
+    loop_timer_cancel(r->deadline);
+    if (!history_commit(history_begin(r->app->history), on_kept, r))
+        on_kept(r, false);
+}
+
 /* Klipper is ready and the latch may go, unless its cause is still there. */
 static void release(struct app *a)
 {
@@ -77,8 +96,7 @@ static void release(struct app *a)
         if (held)
             app_request_fail_with(r, e.code, e.message, NULL);
         else
-            app_request_done(r, json_pack("{s:b,s:o,s:b,s:f}", "reset_complete", 1, "homed_axes", answer_homed(a->machine), "paused", jobs_held(a->jobs),
-                                          "execution_time", app_request_seconds(r)));
+            tell_kept(r);
 }
 
 static void on_restart(void *user, const struct mr_reply *reply)
