@@ -18,6 +18,7 @@ GROWTH_KB = 1024    # of the shim's memory after the warm-up
 GROWTH_SANITIZED_KB = 4096
 
 
+@pytest.mark.alone
 def test_drawn_faults():
     """Half of them on a machine reached by Moonraker's unix socket, half by WebSocket. seed: printed."""
     count, seed = (200, random.randrange(1 << 30)) if rig.long_run() else (10, 25)

@@ -3,6 +3,8 @@
 simulated machine's own record."""
 import statistics
 
+import pytest
+
 import rig
 from helpers import Stalls
 from stop_load import Load, stop
@@ -11,6 +13,7 @@ LATEST_S, SECOND_S = 0.1, 0.4  # with Moonraker, and by Klipper's own socket
 SECOND_EVERY = 5               # trials; in one of so many Moonraker stands still
 
 
+@pytest.mark.alone
 def test_stops_under_load():
     count = 200 if rig.long_run() else 20
     late = []
