@@ -54,7 +54,6 @@ def handshake(client, **options):
 
 # ---- one machine ---------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.smoke
 def test_rest_by_tls(homed, front):
     go(homed, x=50)
     data = ok(post(front, "motion/move", {"x": 60, "feedrate": 6000, "wait": True}))
@@ -99,7 +98,6 @@ def test_plain_http_is_sent_to_tls(homed, front):
             assert status == 308 and headers["location"] == f"https://127.0.0.1:{front.port}/api/v1/motion/move?a=b%20c"
 
 
-@pytest.mark.smoke
 def test_websocket_by_tls(homed, front):
     go(homed, x=20)
     with front.websocket() as c:
@@ -164,7 +162,6 @@ def half_sent(front):
     return s
 
 
-@pytest.mark.smoke
 def test_stop_waits_for_nobody(homed, front):
     """64 requests wait for the machine and 8 bodies for their clients, all through the one process of nginx."""
     go(homed, x=20, y=50)
