@@ -7,7 +7,6 @@ no good stops no direct command, and nothing that cannot be kept is queued.
 import concurrent.futures
 import contextlib
 import os
-import resource
 import shutil
 import sqlite3
 import stat
@@ -16,7 +15,7 @@ import time
 import pytest
 
 import rig
-from helpers import FAST, get, go, make_homed, ok, pin, post, refused, scripts, wait_for, BASE, check_envelope
+from helpers import FAST, get, go, make_homed, ok, pin, post, refused, scripts, wait_for, BASE, check_envelope, full_disk
 
 KEPT = 60  # most ended commands kept
 
@@ -201,26 +200,18 @@ def test_pause_outlives_the_process(machine):
 
 # ---- a file that cannot be written ---------------------------------------------------------------------------------------------
 
-@pytest.fixture
-def full_disk(machine):
-    """No file of the shim may grow any more, as on a disk that is full."""
-    _, hard = resource.prlimit(machine.shim.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(machine.shim.pid, resource.RLIMIT_FSIZE, (4096, hard))
-    yield lambda: resource.prlimit(machine.shim.pid, resource.RLIMIT_FSIZE, (hard, hard))
-    resource.prlimit(machine.shim.pid, resource.RLIMIT_FSIZE, (hard, hard))
-
-
-def test_a_full_disk_stops_the_queue_but_no_direct_command(machine, full_disk):
-    ok(post(machine, "system/pause"))
-    refused(add(machine, 1), "DATABASE_UNAVAILABLE")
-    refused(post(machine, "queue/batch", {"commands": [{"command": "gpio_write", "parameters": {"pin": "valve1", "value": 1}}] * 3}), "DATABASE_UNAVAILABLE")
-    assert ok(get(machine, "queue/status"))["queue_size"] == 0
-    body = check_envelope(write(machine, 1, wait=True))
-    assert body["status"] == "success" and any("history" in w for w in body["warnings"])
-    assert pin(machine, "n1.valve") == 1
-    assert check_envelope(write(machine, 0, wait=True))["status"] == "success"
-    assert ok(post(machine, "system/resume")) == {"resumed": True}
-    full_disk()
+def test_a_full_disk_stops_the_queue_but_no_direct_command(machine):
+    with full_disk(machine):
+        ok(post(machine, "system/pause"))
+        refused(add(machine, 1), "DATABASE_UNAVAILABLE")
+        entry = {"command": "gpio_write", "parameters": {"pin": "valve1", "value": 1}}
+        refused(post(machine, "queue/batch", {"commands": [entry] * 3}), "DATABASE_UNAVAILABLE")
+        assert ok(get(machine, "queue/status"))["queue_size"] == 0
+        body = check_envelope(write(machine, 1, wait=True))
+        assert body["status"] == "success" and any("history" in w for w in body["warnings"])
+        assert pin(machine, "n1.valve") == 1
+        assert check_envelope(write(machine, 0, wait=True))["status"] == "success"
+        assert ok(post(machine, "system/resume")) == {"resumed": True}
     wait_for("it can be written", lambda: add(machine, 1)[0] == 200)
     wait_for("it runs", lambda: pin(machine, "n1.valve") == 1)
     assert check_envelope(write(machine, 0, wait=True))["warnings"] == []
@@ -229,15 +220,13 @@ def test_a_full_disk_stops_the_queue_but_no_direct_command(machine, full_disk):
 def test_what_was_queued_before_the_disk_was_full_is_neither_lost_nor_run_twice(machine, place):
     ok(post(machine, "system/pause"))
     ids = [ok(add(machine, i % 2))["queue_id"] for i in range(6)]
-    _, hard = resource.prlimit(machine.shim.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(machine.shim.pid, resource.RLIMIT_FSIZE, (4096, hard))
-    assert ok(machine.request("DELETE", BASE + f"queue/cancel?queue_id={ids[0]}")) == {"cancelled_id": ids[0]}
-    changes, since = machine.sim_cmd("pin n1.valve")["changes"], time.time()
-    ok(post(machine, "system/resume"))
-    wait_for("an entry is taken", lambda: ok(get(machine, "queue/status"))["executing"])
-    time.sleep(1.2)  # longer than one retry
-    assert machine.sim_cmd("pin n1.valve")["changes"] == changes, "it ran without being in the journal"
-    resource.prlimit(machine.shim.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    with full_disk(machine):
+        assert ok(machine.request("DELETE", BASE + f"queue/cancel?queue_id={ids[0]}")) == {"cancelled_id": ids[0]}
+        changes, since = machine.sim_cmd("pin n1.valve")["changes"], time.time()
+        ok(post(machine, "system/resume"))
+        wait_for("an entry is taken", lambda: ok(get(machine, "queue/status"))["executing"])
+        time.sleep(1.2)  # longer than one retry
+        assert machine.sim_cmd("pin n1.valve")["changes"] == changes, "it ran without being in the journal"
     wait_for("all have run", lambda: ok(get(machine, "queue/status"))["queue_size"] == 0)
     found = {e["command_id"]: e["state"] for e in history(machine, "?limit=30")}
     assert [found[i] for i in ids] == ["cancelled"] + ["done"] * 5
