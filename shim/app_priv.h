@@ -42,6 +42,7 @@ struct app {
     struct answer_pool ids;
     struct app_request *waiting;
     uint64_t generation;         /* of what reads are answered from */
+    char bent[KP_TEXT_MAX];      /* app_bent as of the kept status */
     struct kept pins[KP_PINS_MAX], sensors[KP_SENSORS_MAX], all_pins, all_sensors, position, status, health;
     struct stop *stop;
     bool second_way;             /* as health last told */

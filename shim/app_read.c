@@ -107,11 +107,13 @@ void app_read_reply(struct app *a, const struct kp_call *call, app_done *done, v
         app_tell_data(a, done, user, read_data(a, call));
         return;
     }
-    if (!k->text || k->generation != a->generation || k->fresh != fresh || (k == &a->status && (k->queue != lane_size(a->lane) || k->running != lane_running(a->lane))))
+    if (!k->text || k->generation != a->generation || k->fresh != fresh || (k == &a->status && (k->queue != lane_size(a->lane) || k->running != lane_running(a->lane)))) {
         keep(a, k, read_data(a, call));
-    char bent[KP_TEXT_MAX];
-    if (k == &a->status && k->text && app_bent(a, bent))
-        done(user, &(struct app_answer){ .faults = &none, .data = k->text, .n = k->n, .warning = bent });
+        if (k == &a->status)
+            app_bent(a, a->bent);
+    }
+    if (k == &a->status && k->text && a->bent[0])
+        done(user, &(struct app_answer){ .faults = &none, .data = k->text, .n = k->n, .warning = a->bent });
     else
         app_tell_text(a, done, user, k->text, k->n);
 }
