@@ -19,6 +19,8 @@
 #define MEMORY_BYTES 16384       /* of one connection: headers, and the reply's headers */
 #define SLACK 64                 /* connections told to go that MHD still counts */
 #define SWEEP_MS 5000            /* between two looks for connections whose time is over */
+#define SHARES 8                 /* daemons of MHD that have the connections */
+#define SHARE_FILL 8             /* connections before the next is begun with */
 #define TURNS_MAX 4              /* of MHD in a row while it has more to do; then others come first */
 
 enum state {
@@ -33,6 +35,7 @@ enum state {
 /* One a connection, used again for each of its requests. */
 struct http_request {
     struct http *http;
+    struct share *share;
     struct MHD_Connection *connection;
     int fd;
     enum state state;
@@ -51,12 +54,20 @@ struct http_request {
     bool told;             /* to go */
 };
 
-struct http {
-    struct loop *loop;
+/* A daemon of MHD with some of the connections. MHD_run does all that these have to do, and nothing of others comes between. */
+struct share {
+    struct http *http;
     struct MHD_Daemon *mhd;
-    int epoll_fd;              /* MHD's */
+    int epoll_fd;              /* MHD's; -1: not watched */
+    unsigned connections;
     struct loop_timer *timer;
     int64_t due_ms;            /* when the timer fires; 0: not set */
+    bool resumed;              /* a connection was resumed, and MHD has not run since */
+};
+
+struct http {
+    struct loop *loop;
+    struct share shares[SHARES];
     struct http_limits limits;
     http_on_request *on_request;
     http_on_gone *on_gone;
@@ -65,42 +76,41 @@ struct http {
     struct http_request *oldest, *newest; /* all, by when they were last done with a request */
     struct loop_timer *sweep;
     unsigned connections;
-    bool resumed;              /* a connection was resumed, and MHD has not run since */
     bool closing;
 };
 
 /* Makes a turn come in `ms`. A timer that is set for earlier stays: the turn it makes sets the right one, so a busy server does not move it with each
  * request. */
-static void turn_in(struct http *h, int64_t ms)
+static void turn_in(struct share *s, int64_t ms)
 {
     int64_t due_ms = loop_now_ms() + ms;
-    if (h->due_ms && h->due_ms <= due_ms) return;
-    h->due_ms = due_ms;
-    loop_timer_set(h->timer, ms);
+    if (s->due_ms && s->due_ms <= due_ms) return;
+    s->due_ms = due_ms;
+    loop_timer_set(s->timer, ms);
 }
 
 /* Runs MHD and sets the timer for what it has to do by itself. */
-static void turn(struct http *h)
+static void turn(struct share *s)
 {
     MHD_UNSIGNED_LONG_LONG ms = 0;
     bool timed, more;
     int turns = 0;
 
     do {
-        h->resumed = false;
-        MHD_run(h->mhd);
-        timed = MHD_get_timeout(h->mhd, &ms) == MHD_YES;
-        more = h->resumed || (timed && !ms);
+        s->resumed = false;
+        MHD_run(s->mhd);
+        timed = MHD_get_timeout(s->mhd, &ms) == MHD_YES;
+        more = s->resumed || (timed && !ms);
     } while (more && ++turns < TURNS_MAX);
-    if (more) turn_in(h, 0);
-    else if (timed) turn_in(h, (int64_t)ms + 1); /* MHD counts a millisecond as passed only after it */
+    if (more) turn_in(s, 0);
+    else if (timed) turn_in(s, (int64_t)ms + 1); /* MHD counts a millisecond as passed only after it */
 }
 
 static void on_timer(void *user)
 {
-    struct http *h = user;
-    h->due_ms = 0;
-    turn(h);
+    struct share *s = user;
+    s->due_ms = 0;
+    turn(s);
 }
 
 static void on_mhd(void *user, int fd, uint32_t events)
@@ -172,10 +182,10 @@ static void make_room(struct http *h)
  * caller. */
 static void resume(struct http_request *r)
 {
-    struct http *h = r->http;
+    struct share *s = r->share;
     MHD_resume_connection(r->connection);
-    if (!h->resumed) turn_in(h, 0);
-    h->resumed = true;
+    if (!s->resumed) turn_in(s, 0);
+    s->resumed = true;
 }
 
 static void end_wait(struct http_request *r, enum state state)
@@ -194,31 +204,44 @@ static void give_up(struct http_request *r)
     resume(r); /* then on_access ends it */
 }
 
-static void on_hang_up(void *user, int fd, uint32_t events);
+/* ---- what the socket tells beside MHD ---- */
 
-/* Tells a hang-up once, and once more after each call. */
-static int watch_hang_up(struct http_request *r)
+static void on_socket(void *user, int fd, uint32_t events);
+
+/* Tells what comes, once, and a hang-up once, and both once more after each call. */
+static int watch_socket(struct http_request *r)
 {
-    return loop_watch(r->http->loop, r->fd, EPOLLRDHUP | EPOLLET, on_hang_up, r);
+    return loop_watch(r->http->loop, r->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, on_socket, r);
+}
+
+static bool begins_urgent(const struct http *h, int fd)
+{
+    char b[HTTP_URGENT_MAX];
+    size_t n = strlen(h->limits.urgent);
+    return recv(fd, b, n, MSG_PEEK | MSG_DONTWAIT) == (ssize_t)n && !memcmp(b, h->limits.urgent, n);
 }
 
 /* The client sends no more. MHD does not look at a suspended socket, so that is the one way to know that nobody waits for the reply; a client that closed
  * only its sending side looks the same as one that left, and is treated so. MHD also misses an end that came together with the last bytes: once these are
  * read, a suspend and a resume make it look again. */
-static void on_hang_up(void *user, int fd, uint32_t events)
+static void on_hang_up(struct http_request *r)
 {
-    struct http_request *r = user;
     char c;
-
-    (void)events;
     r->hung_up = true;
     if (r->state == WAITING) give_up(r);
     else if (r->state == ANSWERED) return; /* on_completed asks again */
-    else if (recv(fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) > 0) watch_hang_up(r);
+    else if (recv(r->fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) > 0) watch_socket(r);
     else {
         MHD_suspend_connection(r->connection);
         resume(r);
     }
+}
+
+static void on_socket(void *user, int fd, uint32_t events)
+{
+    struct http_request *r = user;
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) on_hang_up(r);
+    else if (r->state == IDLE && begins_urgent(r->http, fd)) turn(r->share); /* r may be gone then */
 }
 
 static void begin_wait(struct http_request *r)
@@ -230,7 +253,7 @@ static void begin_wait(struct http_request *r)
     if (r->next) r->next->prev = r;
     h->waiting = r;
     MHD_suspend_connection(r->connection);
-    if (r->hung_up && watch_hang_up(r)) log_line(LOG_WARNING, "http", "watch failed: a client that leaves is seen only at the reply");
+    if (r->hung_up && watch_socket(r)) log_line(LOG_WARNING, "http", "watch failed: a client that leaves is seen only at the reply");
 }
 
 /* ---- MHD's callbacks ---- */
@@ -243,22 +266,25 @@ static struct http_request *request_of(struct MHD_Connection *c)
 
 static void on_connection(void *user, struct MHD_Connection *c, void **slot, enum MHD_ConnectionNotificationCode what)
 {
-    struct http *h = user;
+    struct share *s = user;
+    struct http *h = s->http;
     struct http_request *r = *slot;
     const union MHD_ConnectionInfo *i;
 
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
         h->connections++;
+        s->connections++;
         i = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
         r = i ? calloc(1, sizeof *r) : NULL; /* without one every request of the connection closes it */
         *slot = r;
         if (!r) return;
-        *r = (struct http_request){ .http = h, .connection = c, .fd = i->connect_fd };
+        *r = (struct http_request){ .http = h, .share = s, .connection = c, .fd = i->connect_fd };
         join_line(r);
-        if (watch_hang_up(r)) log_line(LOG_WARNING, "http", "watch failed: a client that leaves is seen only at the reply");
+        if (watch_socket(r)) log_line(LOG_WARNING, "http", "watch failed: a client that leaves is seen only at the reply");
         return;
     }
     h->connections--;
+    s->connections--;
     if (r) {
         leave_line(r);
         loop_unwatch(h->loop, r->fd);
@@ -398,32 +424,65 @@ static void on_completed(void *user, struct MHD_Connection *c, void **slot, enum
         r->body_size = 0;
     }
     leave_line(r);
-    *r = (struct http_request){ .http = r->http, .connection = r->connection, .fd = r->fd, .hung_up = r->hung_up, .told = r->told, .body = r->body,
-                                .body_size = r->body_size };
+    *r = (struct http_request){ .http = r->http, .share = r->share, .connection = r->connection, .fd = r->fd, .hung_up = r->hung_up, .told = r->told,
+                                .body = r->body, .body_size = r->body_size };
     join_line(r);
     *slot = NULL;
-    if (r->hung_up) watch_hang_up(r);
+    if (r->hung_up) watch_socket(r);
+}
+
+/* ---- shares ---- */
+
+/* 0, or -1. */
+static int share_start(struct share *s, struct http *h)
+{
+    const unsigned flags = MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    const union MHD_DaemonInfo *info;
+
+    *s = (struct share){ .http = h, .epoll_fd = -1, .timer = loop_timer_new(h->loop, on_timer, s) };
+    s->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_access, h, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
+                              MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, h,
+                              MHD_OPTION_CONNECTION_TIMEOUT, h->limits.idle_timeout_s, MHD_OPTION_CONNECTION_LIMIT, h->limits.connections + SLACK,
+                              MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES, MHD_OPTION_END);
+    info = s->mhd ? MHD_get_daemon_info(s->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
+    if (!s->timer || !info || loop_watch_last(h->loop, info->epoll_fd, EPOLLIN, on_mhd, s)) return -1;
+    s->epoll_fd = info->epoll_fd;
+    return 0;
+}
+
+static void share_stop(struct share *s)
+{
+    if (s->mhd) {
+        for (int i = 0; i < TURNS_MAX; i++) MHD_run(s->mhd); /* replies made just before leave */
+        if (s->epoll_fd >= 0) loop_unwatch(s->http->loop, s->epoll_fd);
+        MHD_stop_daemon(s->mhd);
+    }
+    loop_timer_free(s->timer);
+}
+
+/* The first with room: a few connections in one share cost less than the same in several. */
+static struct share *share_for_one_more(struct http *h)
+{
+    struct share *least = h->shares;
+    for (struct share *s = h->shares; s < h->shares + SHARES; s++) {
+        if (s->connections < SHARE_FILL) return s;
+        if (s->connections < least->connections) least = s;
+    }
+    return least;
 }
 
 /* ---- public ---- */
 
 struct http *http_new(struct loop *l, const struct http_limits *limits, http_on_request *on_request, http_on_gone *on_gone, void *user)
 {
-    const unsigned flags = MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
     struct http *h = calloc(1, sizeof *h);
-    const union MHD_DaemonInfo *info;
+    int failed = 0;
 
     if (!h) return NULL;
-    *h = (struct http){ .loop = l, .limits = *limits, .on_request = on_request, .on_gone = on_gone, .user = user, .epoll_fd = -1 };
-    h->timer = loop_timer_new(l, on_timer, h);
+    *h = (struct http){ .loop = l, .limits = *limits, .on_request = on_request, .on_gone = on_gone, .user = user };
+    for (int i = 0; i < SHARES; i++) failed |= share_start(&h->shares[i], h);
     h->sweep = loop_timer_new(l, on_sweep, h);
-    h->mhd = MHD_start_daemon(flags, 0, NULL, NULL, on_access, h, MHD_OPTION_EXTERNAL_LOGGER, on_mhd_log, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h,
-                              MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, h,
-                              MHD_OPTION_CONNECTION_TIMEOUT, limits->idle_timeout_s, MHD_OPTION_CONNECTION_LIMIT, limits->connections + SLACK,
-                              MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES, MHD_OPTION_END);
-    info = h->mhd ? MHD_get_daemon_info(h->mhd, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
-    if (h->timer && h->sweep && info && !loop_watch(l, info->epoll_fd, EPOLLIN, on_mhd, h)) {
-        h->epoll_fd = info->epoll_fd;
+    if (h->sweep && !failed) {
         loop_timer_set(h->sweep, SWEEP_MS);
         return h;
     }
@@ -436,21 +495,25 @@ void http_free(struct http *h)
     if (!h) return;
     h->closing = true;
     while (h->waiting) give_up(h->waiting);
-    if (h->mhd) {
-        for (int i = 0; i < TURNS_MAX; i++) MHD_run(h->mhd); /* replies made just before leave */
-        if (h->epoll_fd >= 0) loop_unwatch(h->loop, h->epoll_fd);
-        MHD_stop_daemon(h->mhd);
-    }
-    loop_timer_free(h->timer);
+    for (int i = 0; i < SHARES; i++) share_stop(&h->shares[i]);
     loop_timer_free(h->sweep);
     free(h);
 }
 
 void http_adopt(struct http *h, int fd, const struct sockaddr *peer, socklen_t len)
 {
+    struct share *s = share_for_one_more(h);
+    bool urgent = begins_urgent(h, fd);
+
     if (h->connections >= h->limits.connections) make_room(h);
-    /* Full of requests that wait, or out of memory: MHD closes it. Else its epoll shows it at the next turn. */
-    if (MHD_add_connection(h->mhd, fd, peer, len) != MHD_YES) log_line(LOG_DEBUG, "http", "refused connections=%u", h->connections);
+    if (h->connections >= h->limits.connections + SLACK) { /* full of requests that wait */
+        close(fd);
+        log_line(LOG_DEBUG, "http", "refused connections=%u", h->connections);
+    } else if (MHD_add_connection(s->mhd, fd, peer, len) != MHD_YES) { /* it has closed it */
+        log_line(LOG_WARNING, "http", "refused: out of memory");
+    } else if (urgent) {
+        turn(s); /* else its epoll shows it at the next turn */
+    }
 }
 
 const char *http_method(const struct http_request *r)

@@ -11,9 +11,12 @@ struct http;
 struct http_request;
 struct loop;
 
+#define HTTP_URGENT_MAX 64
+
 struct http_limits {
     size_t body_max;         /* bytes; a larger body is read away and told by http_body_too_large */
     unsigned connections;    /* at once; with one more, the one without a whole request for longest is closed */
+    const char *urgent;      /* how a request begins that goes before those of others, "POST /path", below HTTP_URGENT_MAX characters; borrowed */
     unsigned idle_timeout_s; /* of a connection that brings no whole request, or does not take its reply */
 };
 

@@ -18,12 +18,19 @@
 /* libwebsockets keeps a table of so many descriptors; only WebSockets and our epoll stand in it. */
 #define LWS_DESCRIPTORS_MAX 1024
 
-struct watch { loop_fd_fn *fn; void *user; uint32_t generation; };
+struct watch {
+    loop_fd_fn *fn;
+    void *user;
+    uint32_t generation;
+    bool last;
+    uint64_t ran; /* last: the turn in which it was told */
+};
 
 struct loop {
     struct lws_context *lws;
     struct watch *watches; /* by descriptor */
     int watch_count;
+    uint64_t turns;
     int epoll_fd;          /* closed by libwebsockets once adopted */
     int signal_fd;
     bool stop;
@@ -68,18 +75,32 @@ void loop_works(struct loop *l)
     l->began_us = now_us();
 }
 
+static struct watch *watch_of(struct loop *l, const struct epoll_event *e)
+{
+    return &l->watches[(uint32_t)e->data.u64];
+}
+
+static void tell(struct loop *l, const struct epoll_event *e)
+{
+    struct watch w = *watch_of(l, e); /* fn may move the table */
+    if (w.fn && w.generation == (uint32_t)(e->data.u64 >> 32)) w.fn(w.user, (int)(uint32_t)e->data.u64, e->events);
+}
+
 /* Tells the events that are there now. Callbacks may watch, unwatch and close what they like, so each event is looked up anew. */
 static void dispatch(struct loop *l)
 {
-    struct epoll_event e[EVENTS_A_TURN];
+    struct epoll_event e[EVENTS_A_TURN], *last = NULL;
     int n;
     loop_works(l);
+    l->turns++;
     n = epoll_wait(l->epoll_fd, e, EVENTS_A_TURN, 0);
     for (int i = 0; i < n; i++) {
-        int fd = (int)(uint32_t)e[i].data.u64;
-        struct watch w = l->watches[fd];
-        if (w.fn && w.generation == (uint32_t)(e[i].data.u64 >> 32)) w.fn(w.user, fd, e[i].events);
+        if (!watch_of(l, &e[i])->last) tell(l, &e[i]);
+        else if (!last || watch_of(l, &e[i])->ran < watch_of(l, last)->ran) last = &e[i];
     }
+    if (!last) return;
+    watch_of(l, last)->ran = l->turns; /* the others are there again in the next turn */
+    tell(l, last);
 }
 
 static int on_lws(struct lws *wsi, enum lws_callback_reasons why, void *user, void *in, size_t len)
@@ -179,7 +200,7 @@ int64_t loop_now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-int loop_watch(struct loop *l, int fd, uint32_t epoll_events, loop_fd_fn *fn, void *user)
+static int watch(struct loop *l, int fd, uint32_t epoll_events, loop_fd_fn *fn, void *user, bool last)
 {
     struct epoll_event e = { .events = epoll_events };
     struct watch *w;
@@ -201,7 +222,18 @@ int loop_watch(struct loop *l, int fd, uint32_t epoll_events, loop_fd_fn *fn, vo
     if (epoll_ctl(l->epoll_fd, w->fn ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &e)) return -1;
     w->fn = fn;
     w->user = user;
+    w->last = last;
     return 0;
+}
+
+int loop_watch(struct loop *l, int fd, uint32_t epoll_events, loop_fd_fn *fn, void *user)
+{
+    return watch(l, fd, epoll_events, fn, user, false);
+}
+
+int loop_watch_last(struct loop *l, int fd, uint32_t epoll_events, loop_fd_fn *fn, void *user)
+{
+    return watch(l, fd, epoll_events, fn, user, true);
 }
 
 void loop_unwatch(struct loop *l, int fd)

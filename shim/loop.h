@@ -23,6 +23,8 @@ void loop_stop(struct loop *l);
 int64_t loop_now_ms(void);
 /* Calls fn when fd has epoll_events (EPOLLIN, ...). One watcher a descriptor. 0, or -1 with errno. Watching it again changes the events. */
 int loop_watch(struct loop *l, int fd, uint32_t epoll_events, loop_fd_fn *fn, void *user);
+/* The same, for work that others need not wait for: in a turn all other watchers come first, and of these only the one that has waited for longest. */
+int loop_watch_last(struct loop *l, int fd, uint32_t epoll_events, loop_fd_fn *fn, void *user);
 /* Must come before close(fd). Safe inside a callback, also for a descriptor with an event still to be told: that event is dropped. */
 void loop_unwatch(struct loop *l, int fd);
 /* Gives a timer that is not set. NULL when out of memory. */

@@ -13,7 +13,6 @@
 #include "app.h"
 #include "args.h"
 #include "guard.h"
-#include "http.h"
 #include "idem.h"
 #include "log.h"
 #include "loop.h"
@@ -422,10 +421,11 @@ static void fill_metrics(const void *user, struct metrics_now *now)
 
 struct rest *rest_new(struct loop *l, struct app *a, struct guard *g, struct metrics *m)
 {
-    static const struct http_limits limits = { BODY_MAX, CONNECTIONS_MAX, IDLE_TIMEOUT_S };
     struct rest *s = calloc(1, sizeof *s);
     if (!s)
         return NULL;
+    const struct http_limits limits = { BODY_MAX, CONNECTIONS_MAX, s->urgent, IDLE_TIMEOUT_S };
+    snprintf(s->urgent, sizeof s->urgent, "POST " BASE "%s", kp_command_by_name(kp_str_of("emergency_stop"))->path);
     s->loop = l, s->app = a, s->guard = g, s->metrics = m;
     if ((s->idem = idem_new()) && (s->openapi = openapi_text(&s->openapi_n)) && (s->http = http_new(l, &limits, on_request, on_gone, s))) {
         metrics_room(m, fill_metrics, s);

@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "http.h"
 #include "log.h"
 #include "loop.h"
 #include "metrics.h"

@@ -9,6 +9,7 @@
 #include "answer.h"
 #include "app.h"
 #include "guard.h"
+#include "http.h"
 #include "idem.h"
 #include "rest.h"
 
@@ -22,6 +23,7 @@ struct rest {
     struct guard *guard;
     struct idem *idem;
     struct metrics *metrics;
+    char urgent[HTTP_URGENT_MAX]; /* how an emergency stop begins */
     char *openapi;          /* the document */
     size_t openapi_n;
     struct answer_pool ids;

@@ -10,6 +10,7 @@
 #include "moonraker.h"
 
 #define ASK_MS 5000
+#define PAUSE_MS 2 /* on a busy machine our own work after a stop would take the processor that Klipper needs: measured by scripts/bench stop */
 
 struct stop {
     struct loop *loop;
@@ -128,12 +129,13 @@ static void on_klipper(void *user, const struct mr_reply *r)
     confirmed(user, 1, r);
 }
 
-static void send_second(struct stop *s)
+/* False: not sent, or under way already. */
+static bool send_second(struct stop *s)
 {
     if ((!s->owed && !s->untold) || s->calls[1] || !stop_second_way(s)) /* Klipper seen stopped is not yet the answer to who waits for one */
-        return;
+        return false;
     s->calls[1] = mr_urgent(s->klipper, "emergency_stop", NULL, stop_timeout_ms(s), on_klipper, s);
-    log_line(LOG_CRITICAL, "stop", "sent by=klipper");
+    return true;
 }
 
 static void on_second(void *user)
@@ -142,8 +144,8 @@ static void on_second(void *user)
     s->patient = false;
     if (s->stopped)
         tell(s, 1);
-    else
-        send_second(s);
+    else if (send_second(s))
+        log_line(LOG_CRITICAL, "stop", "sent by=klipper");
 }
 
 void stop_send(struct stop *s)
@@ -151,9 +153,12 @@ void stop_send(struct stop *s)
     s->patient = mr_connected(s->moonraker);
     s->stopped = false;
     s->owed = s->untold = true;
+    bool second = send_second(s); /* the shorter way */
     if (!s->calls[0] && s->patient)
         s->calls[0] = mr_urgent(s->moonraker, "printer.emergency_stop", NULL, stop_timeout_ms(s), on_moonraker, s);
-    send_second(s);
+    if (second)
+        mr_pause(s->klipper, PAUSE_MS);
+    log_line(LOG_CRITICAL, "stop", "sent moonraker=%s klipper=%s", s->calls[0] ? "yes" : "no", s->calls[1] ? "yes" : "no");
     loop_timer_set(s->second, s->patient ? STOP_SECOND_MS : 0);
 }
 

@@ -24,14 +24,19 @@ class RigError(Exception):
     """The rig itself failed: a part did not start, ended, or answered what it must not."""
 
 
-def start_time(pid):
-    """When the process started, in clock ticks since boot; None when there is none (a zombie counts as none)."""
+def stat_fields(pid):
+    """The fields of /proc/<pid>/stat from the state on; None when there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    fields = stat[stat.rindex(")") + 2:].split()  # the name before it may hold anything
-    return None if fields[0] == "Z" else int(fields[19])
+    return stat[stat.rindex(")") + 2:].split()  # the name before it may hold anything
+
+
+def start_time(pid):
+    """When the process started, in clock ticks since boot; None when there is none (a zombie counts as none)."""
+    fields = stat_fields(pid)
+    return None if not fields or fields[0] == "Z" else int(fields[19])
 
 
 def write_run_file(folder, children):
@@ -133,7 +138,13 @@ class Process:
         self._reap(5)
 
     def pause(self):
+        """Stops it (SIGSTOP); returns when it stands. On a busy machine that takes a moment, and a resume() in it would undo the stop."""
         self._signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while stat_fields(self.pid)[0] != "T":
+            if time.monotonic() > deadline:
+                raise RigError(f"{self.name} does not stop")
+            time.sleep(0.001)
 
     def resume(self):
         self._signal(signal.SIGCONT)

@@ -17,6 +17,7 @@ from ws_client import Raw
 
 REST_CLIENTS, WEBSOCKETS, QUEUE = 64, 50, 1000
 BATCH = 100
+IDLE_S = 0.05  # of a connection before the stop: accepting it must not be what wakes the other side
 NEAR_MM, FAR_MM, FEEDRATE = 20, 250, 3000  # 4.6 s of motion
 
 
@@ -108,7 +109,7 @@ def seen_stopped(machine):
 
 
 def stop(machine, relay=None, moonraker=True):
-    """One trial by our REST interface, on a connection that is open already. relay: before Moonraker's socket, knows the times of stops; None: nothing is there.
+    """One trial by our REST interface. relay: before Moonraker's socket, knows the times of stops; None: nothing is there.
     moonraker False: it stands still (SIGSTOP) from before the request until the machine has stopped."""
     ready(machine)
     if not moonraker:
@@ -127,18 +128,32 @@ STOP = b"POST /api/v1/system/emergency_stop HTTP/1.1\r\nHost: localhost\r\nConte
     len(STOP_BODY), STOP_BODY)
 
 
+def open_connection(machine, kept):
+    """To our REST interface. kept: one that has been asked something before, as a program's would; else the stop is its first request."""
+    c = socket.create_connection(("127.0.0.1", machine.port), 10)
+    if kept:
+        c.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert read_answer(c)[0] == 200
+    time.sleep(IDLE_S)
+    return c
+
+
+def read_answer(c):
+    answer = http.client.HTTPResponse(c, method="POST")
+    answer.begin()
+    return answer.status, json.loads(answer.read())
+
+
 def ask_to_stop(machine, relay):
     """The whole request goes in one piece: a time that its second half takes is none of ours."""
     def passed():
         return relay.times["printer.emergency_stop"] if relay else []
-    with socket.create_connection(("127.0.0.1", machine.port), 10) as s:
+    with open_connection(machine, kept=random.random() < 0.5) as s:
         seen = len(passed())
         asked = time.monotonic()
         s.sendall(STOP)
-        answer = http.client.HTTPResponse(s, method="POST")
-        answer.begin()
-        body = json.loads(answer.read())
-    assert answer.status == 200 and body["data"]["emergency_stop_active"] is True, body
+        status, body = read_answer(s)
+    assert status == 200 and body["data"]["emergency_stop_active"] is True, body
     last = last_step(machine)
     if relay:
         until("a stop went to Moonraker", lambda: len(passed()) > seen)
@@ -146,10 +161,11 @@ def ask_to_stop(machine, relay):
 
 
 def stop_directly(machine):
-    """The same by Klipper's own socket."""
+    """The same by Klipper's own socket, on a connection that is open already as well."""
     ready(machine)
     with socket.socket(socket.AF_UNIX) as s:
         s.connect(str(machine.klippy_socket))
+        time.sleep(IDLE_S)
         asked = time.monotonic()
         s.sendall(json.dumps({"id": 1, "method": "emergency_stop"}).encode() + b"\x03")
         seen_stopped(machine)

@@ -347,7 +347,7 @@ def test_timeout_and_full_lane(homed):
         waiting = [stack.enter_context(socket.create_connection(("127.0.0.1", homed.rig.port), timeout=60)) for _ in range(270)]
         for s in waiting:
             s.sendall(request)
-        wait_for("the lane is full", lambda: homed.ask("wait", {"timeout_s": 1})[1].get("error_code") == "QUEUE_FULL")
+        wait_for("the lane is full", lambda: "klipperplace_lane_commands 256\n" in homed.rig.get("/metrics")[1])
         assert homed.fails("wait", "QUEUE_FULL")["status"] == "error"
         answer = slow.answer()[1]
         assert answer["error_code"] == "TIMEOUT" and answer["details"]["may_still_run"] is True and answer["status"] == "timeout"

@@ -3,13 +3,17 @@
 
 Invariant: times of steps are the simulated microcontroller's, on the clock of the machine that asked.
 """
+import contextlib
+import json
+import socket
 import time
 
 import pytest
 
 import helpers
 import rig
-from helpers import FAST, Later, Stalls, axis, get, go, nothing_reaches_klipper, ok, pin, post, refused, steps, still, wait_for
+from helpers import (FAST, Later, Stalls, axis, get, go, http_text, nothing_reaches_klipper, ok, pin, post, read_answers, refused, steps, still,
+                     wait_for)
 
 LATEST_S = 0.1   # the issue's bound
 SECOND_S = 0.4   # that of the second way
@@ -197,6 +201,33 @@ def test_stop_goes_past_a_busy_lane_and_many_clients(homed):
 
 
 @pytest.mark.smoke
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "new"])
+def test_stop_goes_before_reads_that_came_first(homed, kept):
+    """All are in the sockets before klipperplaced runs again, the stop last. Of 64 clients a few may be served before it, not all."""
+    read, halt = http_text("GET", "/api/v1/status"), http_text("POST", "/api/v1/system/emergency_stop", b"{}")
+
+    def connection(used):
+        c = stack.enter_context(socket.create_connection(("127.0.0.1", homed.port), timeout=20))
+        if used:
+            c.sendall(read)
+            assert read_answers(c, 1)[0][0] == 200
+        return c
+
+    with contextlib.ExitStack() as stack:
+        clients = [connection(used=True) for _ in range(64)]
+        urgent = connection(used=kept)
+        homed.shim.pause()
+        try:
+            for c in clients:
+                c.sendall(read)
+            urgent.sendall(halt)
+        finally:
+            homed.shim.resume()
+        told = [json.loads(read_answers(c, 1)[0][2])["data"]["safety"]["emergency_stop_active"] for c in clients]
+        assert read_answers(urgent, 1)[0][0] == 200
+    assert told.count(True) >= 32, told
+
+
 def test_stop_by_others_latches_too(homed):
     """Somebody presses the stop in Mainsail."""
     move = long_move(homed)
