@@ -128,16 +128,29 @@ class Bench:
         self.pty.ask(b"M400\nM114\n", 2)
         return time.perf_counter() - began
 
+    def _barrier_script(self):
+        """What the port sends for a barrier."""
+        since = time.time()
+        self._timed("M400\nM114\n", 2)
+        time.sleep(0.2)
+        scripts = self._store(since)
+        if len(scripts) != 1 or "M400\nM114" not in scripts[0]:
+            raise NotMeasured(f"a barrier is no single script: {scripts}")
+        return scripts[0]
+
     def barriers(self):
-        sides = {"port": lambda: self._timed("M400\nM114\n", 2), "moonraker": lambda: self._script("M400\nM114"), "pty": self._barrier_pty}
+        framed = self._barrier_script()
+        sides = {"port": lambda: self._timed("M400\nM114\n", 2), "moonraker": lambda: self._script("M400\nM114"), "pty": self._barrier_pty,
+                 "framed": lambda: self._script(framed)}
         times = {side: [] for side in sides}
         for _ in range(self.pairs):
             for side in random.sample(list(sides), len(sides)):
                 times[side].append(sides[side]())
                 time.sleep(GAP_S + random.uniform(0, GAP_S))
-        port, moonraker, pty = (median_ms(times[side]) for side in ("port", "moonraker", "pty"))
+        port, moonraker, pty, framed = (median_ms(times[side]) for side in ("port", "moonraker", "pty", "framed"))
         self.report.line(f"M400 and M114 at rest, medians of {self.pairs}: port {port:.3f} ms, "
-                         f"Moonraker's unix socket {moonraker:.3f} ms, Klipper's pty {pty:.3f} ms")
+                         f"Moonraker's unix socket {moonraker:.3f} ms, Klipper's pty {pty:.3f} ms; the port's own script on Moonraker's unix socket {framed:.3f} ms, "
+                         f"the port over that {port / framed:.2f}")
         self.report.figure("gcode.barrier_vs_moonraker", port / moonraker)
         self.report.figure("gcode.barrier_vs_pty", port / pty)
 
