@@ -228,6 +228,7 @@ def test_stop_goes_before_reads_that_came_first(homed, kept):
     assert told.count(True) >= 32, told
 
 
+@pytest.mark.smoke
 def test_stop_by_others_latches_too(homed):
     """Somebody presses the stop in Mainsail."""
     move = long_move(homed)
