@@ -75,7 +75,6 @@ struct http {
     struct http_request *waiting;
     struct http_request *oldest, *newest; /* all, by when they were last done with a request */
     struct loop_timer *sweep;
-    unsigned connections;
     bool closing;
 };
 
@@ -272,7 +271,6 @@ static void on_connection(void *user, struct MHD_Connection *c, void **slot, enu
     const union MHD_ConnectionInfo *i;
 
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
-        h->connections++;
         s->connections++;
         i = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
         r = i ? calloc(1, sizeof *r) : NULL; /* without one every request of the connection closes it */
@@ -283,7 +281,6 @@ static void on_connection(void *user, struct MHD_Connection *c, void **slot, enu
         if (watch_socket(r)) log_line(LOG_WARNING, "http", "watch failed: a client that leaves is seen only at the reply");
         return;
     }
-    h->connections--;
     s->connections--;
     if (r) {
         leave_line(r);
@@ -505,10 +502,10 @@ void http_adopt(struct http *h, int fd, const struct sockaddr *peer, socklen_t l
     struct share *s = share_for_one_more(h);
     bool urgent = begins_urgent(h, fd);
 
-    if (h->connections >= h->limits.connections) make_room(h);
-    if (h->connections >= h->limits.connections + SLACK) { /* full of requests that wait */
+    if (http_connections(h) >= h->limits.connections) make_room(h);
+    if (http_connections(h) >= h->limits.connections + SLACK) { /* full of requests that wait */
         close(fd);
-        log_line(LOG_DEBUG, "http", "refused connections=%u", h->connections);
+        log_line(LOG_DEBUG, "http", "refused connections=%u", http_connections(h));
     } else if (MHD_add_connection(s->mhd, fd, peer, len) != MHD_YES) { /* it has closed it */
         log_line(LOG_WARNING, "http", "refused: out of memory");
     } else if (urgent) {
@@ -588,5 +585,7 @@ void http_reply(struct http_request *r, int status, const char *content_type, ch
 
 unsigned http_connections(const struct http *h)
 {
-    return h->connections;
+    unsigned count = 0;
+    for (int i = 0; i < SHARES; i++) count += h->shares[i].connections;
+    return count;
 }
