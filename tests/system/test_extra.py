@@ -458,7 +458,10 @@ def test_stalls_that_leave_enough(fast):
         status = extra(fast)
         if longest > 0.45 * LEAD_S:
             raise Disturbed
-        assert unhurt(fast) and status["timing"] == "fast" and status["margin_ms"] >= 50
+        assert unhurt(fast) and status["margin_last_ms"] > 1000 * (LEAD_S - longest) - 15
+        if status["stopped"]:
+            raise Disturbed  # 5 ms in all beside the stall are enough for that
+        assert status["timing"] == "fast" and status["margin_ms"] >= 50
         if done % 4 == 3:
             assert status["margin_ms"] < 75  # of 100, less the stall of 40 but for what BUSY had left of its time
     for done in range(400 if rig.long_run() else 12):
@@ -493,8 +496,10 @@ def test_stall_above_the_lead(fast):
             break
     wait_for("both have stopped", lambda: all(down()), 30)
     wait_for("Klipper tells it", lambda: fast.klippy_state()[0] == "shutdown", 30)
-    assert "Timer too close" in fast.klippy_state()[1] and fast.klipper.alive
-    with pytest.raises(rig.RpcError, match="Timer too close"):
+    # which of the two says only whether the pin's change or the move's first step was looked at first
+    why = re.search(r"shutdown: (Timer too close|Stepper too far in past)\n", fast.klippy_state()[1])
+    assert why and fast.klipper.alive
+    with pytest.raises(rig.RpcError, match=why[1]):
         fast.gcode("G1 X100")
     assert fast.sim_cmd("steps x")["queued"] == 0
     restart(fast)
