@@ -404,11 +404,6 @@ void mr_retried(struct mr *m, const char *method)
     if (m->cfg.metrics) metrics_upstream_retried(m->cfg.metrics, method);
 }
 
-void mr_pause(struct mr *m, int ms)
-{
-    if (m->kind->pause) m->kind->pause(m->link, ms);
-}
-
 double mr_jitter(void)
 {
     uint16_t drawn = 0;

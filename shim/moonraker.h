@@ -60,9 +60,6 @@ uint64_t mr_call(struct mr *m, const char *method, json_t *params, int64_t timeo
 uint64_t mr_probe(struct mr *m, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user);
 /* The same past every breaker, and written before everything that still waits to be written (never inside a message half written). */
 uint64_t mr_urgent(struct mr *m, const char *method, json_t *params, int64_t timeout_ms, mr_done *done, void *user);
-/* Holds up the loop until something has come from the other side, for ms at most, which is below 5: it gets the processor before the rest of our work. Nothing
- * is read, and by WebSocket nothing is waited for. */
-void mr_pause(struct mr *m, int ms);
 /* Its done will not be called; a late answer is dropped, and a call of which nothing was written is never sent. Unknown ids are ignored. */
 void mr_forget(struct mr *m, uint64_t id);
 /* A read is asked again because this operation failed: for /metrics. */

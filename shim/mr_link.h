@@ -32,7 +32,6 @@ struct mr_link_kind {
     struct mr_link *(*new)(struct loop *l, const struct mr_config *cfg, const struct mr_link_events *ev, void *user); /* idle; cfg is borrowed for its life */
     void (*connect)(struct mr_link *k); /* up or down follows, not before the return */
     void (*wake)(struct mr_link *k);    /* peek has something */
-    void (*pause)(struct mr_link *k, int ms); /* sleeps until something has come, ms at most; NULL: it cannot */
     void (*drop)(struct mr_link *k);    /* the other side hangs: down follows, not before the return. Only while it is up. */
     void (*free)(struct mr_link *k);    /* closes; tells nothing */
 };

@@ -6,7 +6,6 @@
 #include "mr_link.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -167,12 +166,6 @@ static void unix_connect(struct mr_link *k)
     if (k->fd < 0 || connect(k->fd, (struct sockaddr *)&a, sizeof a) || loop_watch(k->loop, k->fd, EPOLLIN, on_socket, k)) break_soon(k, errno);
 }
 
-static void unix_pause(struct mr_link *k, int ms)
-{
-    struct pollfd p = { .fd = k->fd, .events = POLLIN };
-    if (k->up && !k->broken) poll(&p, 1, ms);
-}
-
 static void unix_drop(struct mr_link *k)
 {
     break_soon(k, ETIMEDOUT);
@@ -198,4 +191,4 @@ static struct mr_link *unix_new(struct loop *l, const struct mr_config *cfg, con
     return NULL;
 }
 
-const struct mr_link_kind mr_unix = { "unix", true, unix_new, unix_connect, write_some, unix_pause, unix_drop, unix_free };
+const struct mr_link_kind mr_unix = { "unix", true, unix_new, unix_connect, write_some, unix_drop, unix_free };

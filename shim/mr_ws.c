@@ -229,4 +229,4 @@ static struct mr_link *ws_new(struct loop *l, const struct mr_config *cfg, const
     return NULL;
 }
 
-const struct mr_link_kind mr_ws = { "websocket", false, ws_new, ws_connect, ws_wake, NULL, ws_drop, ws_free };
+const struct mr_link_kind mr_ws = { "websocket", false, ws_new, ws_connect, ws_wake, ws_drop, ws_free };

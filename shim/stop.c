@@ -4,13 +4,14 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "log.h"
 #include "loop.h"
 #include "moonraker.h"
 
 #define ASK_MS 5000
-#define PAUSE_MS 2 /* on a busy machine our own work after a stop would take the processor that Klipper needs: measured by scripts/bench stop */
+#define PAUSE_US 1000 /* of us, and with us of Moonraker, once Klipper has the stop: they would take the processor that it needs. Measured by scripts/bench stop */
 
 struct stop {
     struct loop *loop;
@@ -153,11 +154,10 @@ void stop_send(struct stop *s)
     s->patient = mr_connected(s->moonraker);
     s->stopped = false;
     s->owed = s->untold = true;
-    bool second = send_second(s); /* the shorter way */
+    if (send_second(s)) /* the shorter way */
+        nanosleep(&(struct timespec){ .tv_nsec = PAUSE_US * 1000 }, NULL);
     if (!s->calls[0] && s->patient)
         s->calls[0] = mr_urgent(s->moonraker, "printer.emergency_stop", NULL, stop_timeout_ms(s), on_moonraker, s);
-    if (second)
-        mr_pause(s->klipper, PAUSE_MS);
     log_line(LOG_CRITICAL, "stop", "sent moonraker=%s klipper=%s", s->calls[0] ? "yes" : "no", s->calls[1] ? "yes" : "no");
     loop_timer_set(s->second, s->patient ? STOP_SECOND_MS : 0);
 }

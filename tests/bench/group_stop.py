@@ -17,7 +17,7 @@ FIGURES = [
     Figure("stop.missed", "trials", "<= 0", "trials with a step later than 100 ms after the request"),
 ]
 TRIALS, QUICK_TRIALS = 200, 5
-DIRECT_EVERY = 4      # a direct trial after so many of ours
+DIRECT_EVERY = 2      # a direct trial after so many of ours
 LATEST_S = 0.1
 
 
