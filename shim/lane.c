@@ -7,19 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "log.h"
 #include "loop.h"
 
 #define FOREIGN_MM 0.001 /* a toolhead further than this from where we left it was moved by somebody else */
-#define NO_STATE "Unknown g-code state" /* Klipper's answer to a restore of what this Klipper never saved */
-#define ASK_MS 1         /* what is asked this much later covers what was answered now */
 #define ASK_AGAIN_MS 20  /* a written pin has not been seen yet */
 #define CONFIRM_MS 5000  /* deadline of the question after a script that waited */
 
-static void advance(struct lane *n);
-
-/* Goes on at the next turn of the loop when there is something to do. */
-static void wake(struct lane *n)
+void lane_wake(struct lane *n)
 {
     if (n->wait != IDLE || (!n->head && !n->restore_owed && !lane_ramp_due(n) && kp_machine_joining(n->machine) < 0))
         return;
@@ -61,7 +55,7 @@ void lane_job_end(struct lane *n, const struct kp_faults *f)
     n->running = false;
     n->wait = IDLE;
     lane_job_tell(j, f);
-    wake(n);
+    lane_wake(n);
 }
 
 /* A ramp gives the lane back until its next step. */
@@ -70,38 +64,37 @@ static void put_aside(struct lane *n)
     n->running = false;
     n->wait = IDLE;
     lane_ramp_aside(n, pop(n), n->action.after_ms);
-    wake(n);
+    lane_wake(n);
 }
 
-static void job_fail(struct lane *n, const struct kp_error *e)
+void lane_job_fail(struct lane *n, const struct kp_error *e)
 {
     struct kp_faults f = { .count = 0 };
     kp_faults_add(&f, e);
     lane_job_end(n, &f);
 }
 
-/* What the lane did for itself failed: so does the command that waited for it, if one did. */
-static void head_fail(struct lane *n, const struct kp_error *e)
+void lane_head_fail(struct lane *n, const struct kp_error *e)
 {
     n->wait = IDLE;
     if (n->head)
-        job_fail(n, e);
+        lane_job_fail(n, e);
 }
 
 /* ---- scripts ---- */
 
-static void send_script(struct lane *n, const char *text, enum wait wait, mr_done *done)
+void lane_send(struct lane *n, const char *text, enum wait wait, mr_done *done)
 {
     struct kp_error e;
     if (lane_script_send(n, text, wait, done))
         return;
     kp_error_set(&e, KP_INTERNAL_ERROR, NULL, "out of memory");
-    head_fail(n, &e);
+    lane_head_fail(n, &e);
 }
 
 static void step(struct lane *n, enum kp_event ev, double value, const struct kp_error *e);
 
-static void wait_for_push(struct lane *n, enum wait wait, int64_t in_ms)
+void lane_wait_for_push(struct lane *n, enum wait wait, int64_t in_ms)
 {
     n->wait = wait;
     if (n->waits)
@@ -172,12 +165,12 @@ static void step(struct lane *n, enum kp_event ev, double value, const struct kp
     if (n->action.kind != KP_ACT_DONE && n->action.step)
         snprintf(j->step, sizeof j->step, "%s", n->action.step);
     switch (n->action.kind) {
-    case KP_ACT_SCRIPT: send_script(n, n->action.text, SCRIPT, on_script); return;
-    case KP_ACT_SAMPLE: wait_for_push(n, SAMPLE, kp_machine_sensor(n->machine, (size_t)n->action.sensor)->report_ms); return;
-    case KP_ACT_SETTLE: wait_for_push(n, SETTLE, ASK_MS); return;
+    case KP_ACT_SCRIPT: lane_send(n, n->action.text, SCRIPT, on_script); return;
+    case KP_ACT_SAMPLE: lane_wait_for_push(n, SAMPLE, kp_machine_sensor(n->machine, (size_t)n->action.sensor)->report_ms); return;
+    case KP_ACT_SETTLE: lane_wait_for_push(n, SETTLE, LANE_ASK_MS); return;
     case KP_ACT_DELAY: put_aside(n); return;
     case KP_ACT_DONE: lane_job_end(n, &(struct kp_faults){ .count = 0 }); return;
-    case KP_ACT_FAIL: job_fail(n, &n->action.error); return;
+    case KP_ACT_FAIL: lane_job_fail(n, &n->action.error); return;
     }
 }
 
@@ -220,7 +213,7 @@ static void sample(struct lane *n)
 
 /* ---- the start of a job ---- */
 
-static bool covered(const struct lane *n)
+bool lane_covered(const struct lane *n)
 {
     return kp_machine_pushed_ms(n->machine) > n->answered_ms;
 }
@@ -245,103 +238,6 @@ static void plan(struct lane *n)
     step(n, KP_EV_START, 0, NULL);
 }
 
-static void on_restored(void *user, const struct mr_reply *r)
-{
-    struct lane *n = user;
-    struct kp_error e;
-    bool ok = lane_script_answered(n, r, &e);
-    if (ok || (r->outcome == MR_ERROR && r->message && strstr(r->message, NO_STATE))) {
-        n->restore_owed = false;
-        advance(n);
-    } else {
-        head_fail(n, &e); /* still owed: nothing moves on a state that is not the client's */
-    }
-}
-
-/* How an axis is moved on this Klipper is known. */
-static void joined(struct lane *n, bool yes, const char *why)
-{
-    const struct kp_axis *a = kp_machine_axis(n->machine, (size_t)n->join_axis);
-    log_line(LOG_INFO, "lane", "axis=%c joined=%s why=\"%s\"", a ? a->letter : '?', yes ? "yes" : "no", why);
-    kp_machine_axis_joined(n->machine, n->join_axis, yes);
-    n->wait = IDLE;
-    if (n->running)
-        advance(n);
-    else
-        wake(n);
-}
-
-static void on_unjoined(void *user, const struct mr_reply *r)
-{
-    struct lane *n = user;
-    struct kp_error e;
-    joined(n, false, lane_script_answered(n, r, &e) ? "its M114 could not bear it" : e.message);
-}
-
-static void join_pushed(struct lane *n)
-{
-    if (!covered(n))
-        return;
-    if (kp_machine_joins(n->machine) || kp_script_unjoin(n->machine, n->join_axis, n->join_text) == 0)
-        joined(n, true, "");
-    else
-        send_script(n, n->join_text, JOIN, on_unjoined);
-}
-
-static void on_joined(void *user, const struct mr_reply *r)
-{
-    struct lane *n = user;
-    struct kp_error e;
-    if (!lane_script_answered(n, r, &e))
-        joined(n, false, e.message);
-    else if (kp_machine_joins(n->machine))
-        joined(n, true, "");
-    else
-        wait_for_push(n, JOIN_PUSH, ASK_MS);
-}
-
-/* Also when no command follows: until it is known whether Klipper joins an axis to moves, nobody can say how it is moved. */
-static void join(struct lane *n, int axis)
-{
-    n->join_axis = axis;
-    if (kp_script_join(n->machine, axis, n->join_text) == 0)
-        joined(n, false, "its script cannot be written");
-    else
-        send_script(n, n->join_text, JOIN, on_joined);
-}
-
-static void on_neutral(void *user, const struct mr_reply *r)
-{
-    struct lane *n = user;
-    struct kp_error e;
-    if (lane_script_answered(n, r, &e))
-        wait_for_push(n, NEUTRAL_PUSH, ASK_MS);
-    else
-        job_fail(n, &e);
-}
-
-/* The neutral state was made from a position: it holds when nobody moved meanwhile, else it is made again. */
-static void neutral_pushed(struct lane *n)
-{
-    double is[3];
-    bool same = covered(n) && kp_machine_commanded(n->machine, is);
-    if (!covered(n))
-        return;
-    for (int i = 0; same && i < 3; i++)
-        same = fabs(is[i] - n->neutral_at[i]) < 1e-6;
-    n->neutral_owed = !same;
-    advance(n);
-}
-
-static void make_neutral(struct lane *n)
-{
-    if (!covered(n) || !kp_machine_commanded(n->machine, n->neutral_at) || !kp_script_neutral(n->machine, n->neutral_text)) {
-        wait_for_push(n, PLAN_PUSH, ASK_MS);
-        return;
-    }
-    send_script(n, n->neutral_text, NEUTRAL, on_neutral);
-}
-
 /* Where the head is, is known well enough for this call. Relative distances count from there, whoever moved it: that takes Klipper's own word. */
 static bool placed(const struct lane *n, const struct kp_call *call)
 {
@@ -357,8 +253,7 @@ static bool plans(struct lane *n, struct kp_faults *f)
     return ok;
 }
 
-/* Brings the head job as far as it can go before its first script. */
-static void advance(struct lane *n)
+void lane_advance(struct lane *n)
 {
     struct lane_job *j = n->head;
     struct kp_faults f = { .count = 0 };
@@ -373,15 +268,15 @@ static void advance(struct lane *n)
     if (kp_safety_gate(n->machine, &j->call, &f) != KP_OK)
         lane_job_end(n, &f);
     else if (kp_call_needs_position(n->machine, &j->call) && !placed(n, &j->call))
-        wait_for_push(n, PLAN_PUSH, ASK_MS);
+        lane_wait_for_push(n, PLAN_PUSH, LANE_ASK_MS);
     else if ((n->restore_owed || n->neutral_owed) && !plans(n, &f))
         lane_job_end(n, &f); /* what is refused sends nothing, not even a script of ours */
     else if (n->restore_owed)
-        send_script(n, kp_script_restore(), RESTORE, on_restored);
+        lane_own_restore(n);
     else if (kp_machine_joining(n->machine) >= 0)
-        join(n, kp_machine_joining(n->machine)); /* before the neutral state, which Klipper saves with the axes that it has */
+        lane_own_join(n, kp_machine_joining(n->machine)); /* before the neutral state, which Klipper saves with the axes that it has */
     else if (n->neutral_owed)
-        make_neutral(n);
+        lane_own_neutral(n);
     else
         plan(n);
 }
@@ -404,7 +299,7 @@ static void ramp_step(struct lane *n, struct lane_job *j)
 
 static void on_ramps(void *user)
 {
-    wake(user);
+    lane_wake(user);
 }
 
 static void on_turn(void *user)
@@ -414,13 +309,13 @@ static void on_turn(void *user)
     if (n->wait != NEXT_TURN)
         return;
     if (n->restore_owed && kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY && !kp_safety_latched(n->machine))
-        send_script(n, kp_script_restore(), RESTORE, on_restored); /* also when no command follows: the state is everybody's */
+        lane_own_restore(n); /* also when no command follows: the state is everybody's */
     else if ((due = lane_ramp_due(n)))
         ramp_step(n, due);
     else if (kp_machine_joining(n->machine) >= 0)
-        join(n, kp_machine_joining(n->machine));
+        lane_own_join(n, kp_machine_joining(n->machine));
     else
-        advance(n);
+        lane_advance(n);
 }
 
 /* ---- for app ---- */
@@ -496,7 +391,7 @@ struct lane_job *lane_job_add(struct lane *n, const struct kp_call *call, lane_d
         n->head = j;
     n->tail = j;
     n->size++;
-    wake(n);
+    lane_wake(n);
     return j;
 }
 
@@ -550,7 +445,7 @@ void lane_stop(struct lane *n)
             kp_error_set(&e, KP_EMERGENCY_STOP_ACTIVE, NULL, "the machine was stopped: %s", kp_safety_reason(n->machine));
         else
             kp_error_set(&e, KP_CANCELLED, NULL, "not begun: the machine was stopped: %s", kp_safety_reason(n->machine));
-        job_fail(n, &e);
+        lane_job_fail(n, &e);
     }
     n->wait = IDLE;
     loop_timer_cancel(n->turn);
@@ -573,14 +468,14 @@ const char *lane_running(const struct lane *n)
 void lane_pushed(struct lane *n)
 {
     struct kp_error e;
-    if (!n->call && covered(n))
+    if (!n->call && lane_covered(n))
         kp_machine_axes_check(n->machine);
-    wake(n); /* an axis may wait to be joined: a stop was released, a file has ended, somebody let go of it */
+    lane_wake(n); /* an axis may wait to be joined: a stop was released, a file has ended, somebody let go of it */
     switch (n->wait) {
     case SAMPLE: sample(n); break;
     case SETTLE:
-        if (!covered(n) || !writes_seen(n)) {
-            wait_for_push(n, SETTLE, ASK_AGAIN_MS);
+        if (!lane_covered(n) || !writes_seen(n)) {
+            lane_wait_for_push(n, SETTLE, ASK_AGAIN_MS);
             break;
         }
         if (foreign_move(n, &e))
@@ -588,9 +483,9 @@ void lane_pushed(struct lane *n)
         else
             step(n, KP_EV_OK, 0, NULL);
         break;
-    case PLAN_PUSH: advance(n); break;
-    case NEUTRAL_PUSH: neutral_pushed(n); break;
-    case JOIN_PUSH: join_pushed(n); break;
+    case PLAN_PUSH: lane_advance(n); break;
+    case NEUTRAL_PUSH: lane_own_neutral_pushed(n); break;
+    case JOIN_PUSH: lane_own_join_pushed(n); break;
     default: break;
     }
 }
@@ -613,7 +508,7 @@ static void away(struct lane *n)
     if (n->running && n->head->seq)
         step(n, KP_EV_ERROR, 0, &e);
     else
-        head_fail(n, &e);
+        lane_head_fail(n, &e);
 }
 
 /* Klipper left "ready": what waited for a push of it will never come, and a script that it drops in a shutdown may never be answered. */
@@ -621,7 +516,7 @@ void lane_changed(struct lane *n)
 {
     struct kp_error e;
     if (kp_machine_klippy_state(n->machine) == KP_KLIPPY_READY) {
-        wake(n);
+        lane_wake(n);
         return;
     }
     away_error(n, &e);

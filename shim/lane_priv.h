@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What lane.c (the commands and their turns), lane_ramp.c (what waits beside) and lane_script.c (the script in flight) share. Nobody else includes it. */
+/* What lane.c (the commands and their turns), lane_own.c (what the lane sends for itself), lane_port.c (the port's scripts), lane_ramp.c (what waits beside) and
+ * lane_script.c (the script in flight) share. Nobody else includes it. */
 #ifndef LANE_PRIV_H
 #define LANE_PRIV_H
 
@@ -7,6 +8,7 @@
 #include "moonraker.h"
 
 #define LANE_NEVER INT64_MIN
+#define LANE_ASK_MS 1 /* what is asked this much later covers what was answered now */
 
 struct lane_job {
     struct lane_job *next;
@@ -52,6 +54,30 @@ struct lane {
     lane_waits *waits;           /* NULL: nobody asks sooner */
     void *waits_user;
 };
+
+/* Goes on at the next turn of the loop when there is something to do. */
+void lane_wake(struct lane *n);
+/* Brings the head job as far as it can go before its first script. */
+void lane_advance(struct lane *n);
+/* The head job ends with this error. */
+void lane_job_fail(struct lane *n, const struct kp_error *e);
+/* What the lane did for itself failed: so does the command that waited for it, if one did. */
+void lane_head_fail(struct lane *n, const struct kp_error *e);
+/* lane_script_send; out of memory fails the head. */
+void lane_send(struct lane *n, const char *text, enum wait wait, mr_done *done);
+/* Waits for a push of Klipper, which is asked for one in so many ms. */
+void lane_wait_for_push(struct lane *n, enum wait wait, int64_t in_ms);
+/* Klipper has pushed since the last script was answered. */
+bool lane_covered(const struct lane *n);
+
+/* Restores the state that a failed script saved and did not restore. */
+void lane_own_restore(struct lane *n);
+/* Finds out whether Klipper joins an axis to moves; also when no command follows, as nobody can say before how it is moved. */
+void lane_own_join(struct lane *n, int axis);
+void lane_own_join_pushed(struct lane *n);
+/* Saves the neutral state, which is made from where the head is; after the push it holds when nobody moved meanwhile, else it is made again. */
+void lane_own_neutral(struct lane *n);
+void lane_own_neutral_pushed(struct lane *n);
 
 /* Sends a script; done is told of its answer. False: out of memory, nothing was sent. */
 bool lane_script_send(struct lane *n, const char *text, enum wait wait, mr_done *done);
