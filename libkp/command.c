@@ -259,12 +259,15 @@ const struct kp_command *kp_command_by_name(struct kp_str name)
 /* Whether path is the row's; *part gets what stands for its {name}, empty when it has none. */
 static bool path_is(const char *row, struct kp_str path, struct kp_str *part)
 {
-    const char *open = strchr(row, '{'), *rest = open ? strchr(open, '}') + 1 : "";
-    size_t head = open ? (size_t)(open - row) : strlen(row), tail = strlen(rest);
+    size_t head = 0;
+    while (row[head] && row[head] != '{' && head < path.n && path.p[head] == row[head])
+        head++;
     *part = (struct kp_str){ path.p, 0 };
-    if (!open)
-        return kp_str_eq(path, row);
-    if (path.n <= head + tail || memcmp(path.p, row, head) != 0 || memcmp(path.p + path.n - tail, rest, tail) != 0)
+    if (row[head] != '{')
+        return !row[head] && head == path.n;
+    const char *rest = strchr(row + head, '}') + 1;
+    size_t tail = strlen(rest);
+    if (path.n <= head + tail || memcmp(path.p + path.n - tail, rest, tail) != 0)
         return false;
     *part = (struct kp_str){ path.p + head, path.n - head - tail };
     return !memchr(part->p, '/', part->n);

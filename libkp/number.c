@@ -110,8 +110,10 @@ struct kp_str kp_str_of(const char *zero_ended)
 
 bool kp_str_eq(struct kp_str s, const char *zero_ended)
 {
-    size_t n = strlen(zero_ended);
-    return s.n == n && (n == 0 || memcmp(s.p, zero_ended, n) == 0);
+    for (size_t i = 0; i < s.n; i++) /* most differ at once, and tables are searched by this for each request */
+        if (!zero_ended[i] || zero_ended[i] != s.p[i])
+            return false;
+    return !zero_ended[s.n];
 }
 
 char kp_lower(char c)
