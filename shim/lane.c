@@ -274,7 +274,7 @@ void lane_advance(struct lane *n)
     else if (n->restore_owed)
         lane_own_restore(n);
     else if (kp_machine_joining(n->machine) >= 0)
-        lane_own_join(n, kp_machine_joining(n->machine)); /* before the neutral state, which Klipper saves with the axes that it has */
+        lane_own_join(n); /* before the neutral state, which Klipper saves with the axes that it has */
     else if (n->neutral_owed)
         lane_own_neutral(n);
     else
@@ -313,7 +313,7 @@ static void on_turn(void *user)
     else if ((due = lane_ramp_due(n)))
         ramp_step(n, due);
     else if (kp_machine_joining(n->machine) >= 0)
-        lane_own_join(n, kp_machine_joining(n->machine));
+        lane_own_join(n);
     else
         lane_advance(n);
 }

@@ -70,10 +70,10 @@ void lane_own_restore(struct lane *n)
     lane_send(n, kp_script_restore(), RESTORE, on_restored);
 }
 
-void lane_own_join(struct lane *n, int axis)
+void lane_own_join(struct lane *n)
 {
-    n->join_axis = axis;
-    if (kp_script_join(n->machine, axis, n->join_text) == 0)
+    n->join_axis = kp_machine_joining(n->machine);
+    if (kp_script_join(n->machine, n->join_axis, n->join_text) == 0)
         joined(n, false, "its script cannot be written");
     else
         lane_send(n, n->join_text, JOIN, on_joined);
@@ -101,9 +101,9 @@ void lane_own_neutral(struct lane *n)
 void lane_own_neutral_pushed(struct lane *n)
 {
     double is[3];
-    bool same = lane_covered(n) && kp_machine_commanded(n->machine, is);
     if (!lane_covered(n))
         return;
+    bool same = kp_machine_commanded(n->machine, is);
     for (int i = 0; same && i < 3; i++)
         same = fabs(is[i] - n->neutral_at[i]) < 1e-6;
     n->neutral_owed = !same;

@@ -72,8 +72,8 @@ bool lane_covered(const struct lane *n);
 
 /* Restores the state that a failed script saved and did not restore. */
 void lane_own_restore(struct lane *n);
-/* Finds out whether Klipper joins an axis to moves; also when no command follows, as nobody can say before how it is moved. */
-void lane_own_join(struct lane *n, int axis);
+/* Finds out whether Klipper joins the axis that waits for it to moves; also when no command follows, as nobody can say before how it is moved. */
+void lane_own_join(struct lane *n);
 void lane_own_join_pushed(struct lane *n);
 /* Saves the neutral state, which is made from where the head is; after the push it holds when nobody moved meanwhile, else it is made again. */
 void lane_own_neutral(struct lane *n);
