@@ -482,6 +482,11 @@ class Rig:
         """Runs a script in Klipper, past the shim."""
         return self.moonraker_call("printer.gcode.script", {"script": script}, timeout)
 
+    def scripts(self, since):
+        """The G-code that Moonraker was given since then (time.time()), by anyone."""
+        store = self.moonraker_call("server.gcode_store")["gcode_store"]
+        return [e["message"] for e in store if e["type"] == "command" and e["time"] >= since]
+
     # -- logs
 
     def klippy_log(self):

@@ -130,13 +130,10 @@ class Bench:
 
     def _barrier_script(self):
         """What the port sends for a barrier."""
-        since = time.time()
-        self._timed("M400\nM114\n", 2)
-        time.sleep(0.2)
-        scripts = self._store(since)
-        if len(scripts) != 1 or "M400\nM114" not in scripts[0]:
-            raise NotMeasured(f"a barrier is no single script: {scripts}")
-        return scripts[0]
+        sent = self._sent(lambda: self._timed("M400\nM114\n", 2))
+        if len(sent) != 1 or "M400\nM114" not in sent[0]:
+            raise NotMeasured(f"a barrier is no single script: {sent}")
+        return sent[0]
 
     def barriers(self):
         framed = self._barrier_script()
@@ -177,32 +174,32 @@ class Bench:
         out += [("M105", self._timed("M105\n", 1)) for _ in range(3)]
         return out + [("M42", self._timed(f"M42 P1 S{255 * (i % 2 == 0):g}\n", 1)) for i in range(5)]
 
-    def _store(self, since):
-        store = self.rig.moonraker_call("server.gcode_store")["gcode_store"]
-        return [e["message"] for e in store if e["type"] == "command" and e["time"] >= since]
+    def _sent(self, act):
+        """The scripts that the port sends for what act does."""
+        since = time.time()
+        act()
+        time.sleep(0.2)
+        return self.rig.scripts(since)
 
     def placements(self):
         self.place = self.rig.get("/api/v1/position")[1]["data"]["position"]["x"]
         self._timed("M42 P1 S0\n", 1)
-        since = time.time()
-        self._placement()
-        time.sleep(0.2)
-        scripts = self._store(since)
-        if len(scripts) != 30:  # 10 + 10, and two for each M42: the pin, and that it has acted
-            raise NotMeasured(f"the port sent {len(scripts)} scripts: {scripts}")
+        sent = self._sent(self._placement)
+        if len(sent) != 30:  # 10 + 10, and two for each M42: the pin, and that it has acted
+            raise NotMeasured(f"the port sent {len(sent)} scripts: {sent}")
         ours, theirs, kinds = [], [], {}
         for i in range(self.rounds):
             for side in ("port", "moonraker") if i % 2 == 0 else ("moonraker", "port"):
                 self._timed("M42 P1 S0\n", 1)
                 time.sleep(SAMPLED_S)
                 if side == "moonraker":
-                    theirs.append(sum(self._script(text) for text in scripts))
+                    theirs.append(sum(self._script(text) for text in sent))
                     continue
                 found = self._placement()
                 ours.append(sum(s for _, s in found))
                 for kind, s in found:
                     kinds.setdefault(kind, []).append(s)
         self.report.line(f"10 acknowledgements, 10 barriers, 5 M42, 3 M105, medians of {self.rounds}: {median_ms(ours):.1f} ms through the port, "
-                         f"{median_ms(theirs):.1f} ms for its {len(scripts)} scripts on Moonraker's unix socket")
+                         f"{median_ms(theirs):.1f} ms for its {len(sent)} scripts on Moonraker's unix socket")
         self.report.line("of these, medians: " + ", ".join(f"{kind} {median_ms(s):.3f} ms" for kind, s in kinds.items()))
         self.report.figure("gcode.overhead_vs_moonraker", statistics.median(ours) / statistics.median(theirs))

@@ -330,18 +330,12 @@ def footprint(machine):
             {name: p["changes"] for name, p in status["pins"].items() if p["role"] in ("out", "pwm")})
 
 
-def scripts(machine, since):
-    """The G-code that Moonraker was given since then (time.time()), by anyone."""
-    store = machine.moonraker_call("server.gcode_store")["gcode_store"]
-    return [e["message"] for e in store if e["type"] == "command" and e["time"] >= since]
-
-
 @contextlib.contextmanager
 def nothing_reaches_klipper(machine):
     """Fails when any G-code went to Klipper, or anything changed at the microcontroller."""
     before, since = footprint(machine), time.time()
     yield
-    assert scripts(machine, since) == []
+    assert machine.scripts(since) == []
     assert footprint(machine) == before
 
 

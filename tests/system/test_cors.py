@@ -12,7 +12,7 @@ import pytest
 
 import helpers
 import rig
-from helpers import Later, get, http_text, nothing_reaches_klipper, ok, pin, post, raw, refused, scripts, show, wait_for
+from helpers import Later, get, http_text, nothing_reaches_klipper, ok, pin, post, raw, refused, show, wait_for
 
 KEY, OWN_KEY = "sesame-0123456789-moonraker", "sesame-9876543210-ours"
 LISTED, LISTED_TOO, FOREIGN = "http://bench.local", "https://panel.local:8443", "http://evil.example"
@@ -266,4 +266,4 @@ def test_scripts_are_counted_by_moonraker_too(machine):
     since = time.time()
     for _ in range(5):
         ok(post(machine, "gpio/write", {"pin": "valve2", "value": 1, "wait": True}, **keyed("five")))
-    assert len([s for s in scripts(machine, since) if "valve2" in s]) == 1
+    assert len([s for s in machine.scripts(since) if "valve2" in s]) == 1

@@ -145,7 +145,7 @@ def test_who_waited_is_answered(homed):
     assert ok(get(homed, "status"))["queue"]["size"] == 0
     ok(post(homed, "system/reset"))
     time.sleep(0.5)
-    assert [s for s in helpers.scripts(homed, since) if "G1" in s or "SET_PIN" in s] == []
+    assert [s for s in homed.scripts(since) if "G1" in s or "SET_PIN" in s] == []
     assert pin(homed, "PD2") == 0
 
 

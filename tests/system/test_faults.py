@@ -136,7 +136,7 @@ def test_klipper_killed_in_a_move(homed):
     assert homed.sim_cmd("status")["mcu"]["boots"] == boots, "the new Klipper has nothing to stop"
     time.sleep(1)
     assert steps(homed)["total_steps"] == before
-    assert not [s for s in helpers.scripts(homed, since) if "G1" in s]
+    assert not [s for s in homed.scripts(since) if "G1" in s]
 
 
 def test_requests_while_klipper_starts(homed):

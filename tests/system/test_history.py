@@ -15,7 +15,7 @@ import time
 import pytest
 
 import rig
-from helpers import FAST, get, go, make_homed, ok, pin, post, refused, scripts, wait_for, BASE, check_envelope, full_disk
+from helpers import FAST, get, go, make_homed, ok, pin, post, refused, wait_for, BASE, check_envelope, full_disk
 
 KEPT = 60  # most ended commands kept
 
@@ -230,7 +230,7 @@ def test_what_was_queued_before_the_disk_was_full_is_neither_lost_nor_run_twice(
     wait_for("all have run", lambda: ok(get(machine, "queue/status"))["queue_size"] == 0)
     found = {e["command_id"]: e["state"] for e in history(machine, "?limit=30")}
     assert [found[i] for i in ids] == ["cancelled"] + ["done"] * 5
-    assert sum("PIN=valve1" in text for text in scripts(machine, since)) == 5
+    assert sum("PIN=valve1" in text for text in machine.scripts(since)) == 5
     wait_for("the last one acts", lambda: pin(machine, "n1.valve") == 1)
     stop(machine)
     assert rows(place, "SELECT count(*) FROM queue") == [(0,)]

@@ -13,7 +13,7 @@ import pytest
 
 import rig
 from ws_client import Client, RpcFailed
-from helpers import (FAST, Later, X_STEP, axis, get, go, make_homed, make_ready, nothing_reaches_klipper, ok, pin, post, refused, scripts, fields, http_text, show,
+from helpers import (FAST, Later, X_STEP, axis, get, go, make_homed, make_ready, nothing_reaches_klipper, ok, pin, post, refused, fields, http_text, show,
                      steps, still, wait_for, BASE)
 
 FEED_STEP = 0.01  # mm, of world.txt
@@ -81,7 +81,7 @@ def drain(machine, timeout=60):
 
 def targets(machine, since):
     """X of every move that Klipper was sent, in order."""
-    return [float(x) for text in scripts(machine, since) for x in re.findall(r"G1 X([0-9.]+)", text)]
+    return [float(x) for text in machine.scripts(since) for x in re.findall(r"G1 X([0-9.]+)", text)]
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_others_use_the_lane_between_entries(homed):
     wait_for("the queue runs", lambda: queue(homed)["executing"])
     ok(post(homed, "gpio/write", {"pin": "valve1", "value": 1}))
     drain(homed)
-    sent = ["pin" if "PIN=valve1" in s else "move" for s in scripts(homed, since) if "PIN=valve1" in s or "G1 X" in s]
+    sent = ["pin" if "PIN=valve1" in s else "move" for s in homed.scripts(since) if "PIN=valve1" in s or "G1 X" in s]
     assert sent.count("move") == 10 and sent.index("pin") < 10
     ok(post(homed, "gpio/write", {"pin": "valve1", "value": 0, "wait": True}))
 
@@ -269,7 +269,7 @@ def test_an_emergency_stop_holds_the_queue_and_reset_leaves_it_held(homed):
     total = steps(homed)["total_steps"]
     wait_for("the machine is ready", lambda: ok(get(homed, "position"))["stale"] is False)
     assert queue(homed)["holds"] == ["paused", "safety"]
-    assert scripts(homed, since) == [] and steps(homed)["total_steps"] == total
+    assert homed.scripts(since) == [] and steps(homed)["total_steps"] == total
     ok(post(homed, "system/resume"))
     drain(homed)
     assert {ended(homed)[i]["error_code"] for i in waiting} == {"HOMING_REQUIRED"}

@@ -166,7 +166,7 @@ def test_file_print_holds_the_lane():
         since = time.time()
         for command, body in (("motion/move", {"y": 60}), ("gpio/write", {"pin": "valve1", "value": 1}), ("motion/home", {}), ("pnp/pick", {})):
             refused(post(machine, command, body), "INTERLOCK")
-        assert helpers.scripts(machine, since) == []
+        assert machine.scripts(since) == []
         ok(get(machine, "position"))
         assert axis(machine, "y") == pytest.approx(50, abs=X_STEP)
         machine.gcode("CANCEL_PRINT", timeout=20)
