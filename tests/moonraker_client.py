@@ -130,13 +130,14 @@ class Client:
                 return
 
     def wait_for(self, method, accept=lambda params: True, timeout=30.0):
-        """The params object of the first such notification, old ones first; it is forgotten, and those of its name before it."""
+        """The params object of the first such notification, None where it has none, old ones first; it is forgotten, and those of its name before it."""
         deadline = time.monotonic() + timeout
         while True:
             for i, (name, params) in enumerate(self.heard):
-                if name == method and accept(params[0]):
+                told = params[0] if params else None
+                if name == method and accept(told):
                     self.heard = [h for h in self.heard[:i] if h[0] != method] + self.heard[i + 1:]
-                    return params[0]
+                    return told
             left = deadline - time.monotonic()
             assert left > 0, f"no {method} within {timeout:g} s: {self.heard}"
             try:

@@ -16,6 +16,7 @@ import time
 import uuid
 
 import rig
+from moonraker_client import Client
 
 BASE = "/api/v1/"
 FAST = 12000  # mm/min, for moves whose speed does not matter
@@ -364,6 +365,14 @@ def modes(machine):
 
 
 # ---- known states --------------------------------------------------------------------------------------------------------
+
+def restart_klipper(machine, method="printer.firmware_restart"):
+    """FIRMWARE_RESTART or RESTART, until the Klipper after it is ready. Moonraker may call the one before ready until it tells that it has gone."""
+    with Client(machine) as c:
+        c.call(method)
+        c.wait_for("notify_klippy_disconnected")
+    machine.wait_klipper_ready(60)
+
 
 def make_ready(machine):
     """A machine that a test before this one may have stopped or left without a part: whole, released and ready."""

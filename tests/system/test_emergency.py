@@ -247,8 +247,7 @@ def test_m112_by_others_latches_and_their_restart_releases(homed):
     Later(homed.gcode, "M112")
     wait_for("latched", lambda: safety(homed)["emergency_stop_active"])
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
-    homed.moonraker_call("printer.firmware_restart")
-    homed.wait_klipper_ready(20)
+    helpers.restart_klipper(homed)
     wait_for("released", lambda: not safety(homed)["emergency_stop_active"])
     refused(post(homed, "motion/move", {"x": 30}), "HOMING_REQUIRED")
 
@@ -256,8 +255,7 @@ def test_m112_by_others_latches_and_their_restart_releases(homed):
 def test_our_stop_outlives_a_restart_by_others(homed):
     """Only a reset clears it; as Klipper is ready by then, the firmware is not restarted a second time."""
     stop(homed)
-    homed.moonraker_call("printer.firmware_restart")
-    homed.wait_klipper_ready(20)
+    helpers.restart_klipper(homed)
     wait_for("the shim sees Klipper", lambda: homed.get("/ready")[1]["klipper"] == "ready")
     assert safety(homed)["emergency_stop_active"] is True
     with nothing_reaches_klipper(homed):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import rig
-from helpers import Later, wait_for
+from helpers import Later, restart_klipper, wait_for
 
 LEAD_S = 0.100
 TICK_S = 0.25  # of Klipper's status
@@ -68,17 +68,10 @@ def extra(machine):
     return machine.moonraker_call("printer.klipperplace.read", {"objects": {"klipperplace": None}})["status"]["klipperplace"]
 
 
-def restart(machine):
-    """Klipper anew: nothing is left of a shutdown, nor of a margin that was too small."""
-    Later(machine.moonraker_call, "printer.firmware_restart")
-    wait_for("Klipper goes", lambda: machine.klippy_state()[0] != "ready" or extra(machine)["why"] == "just started", 30)
-    machine.wait_klipper_ready(60)
-
-
 def ready(machine):
     """Homed, every motor of the gantry on, and past the seconds after Klipper's start; whole again where a busy machine has spoilt that."""
     if machine.klippy_state()[0] != "ready" or extra(machine)["stopped"]:
-        restart(machine)
+        restart_klipper(machine)
     homed = machine.moonraker_call("printer.objects.query", {"objects": {"toolhead": ["homed_axes"]}})
     if set(homed["status"]["toolhead"]["homed_axes"]) != set("xyz"):
         machine.gcode("G28\nM400")
@@ -181,7 +174,7 @@ def test_just_started(machine):
         status = extra(machine)
         if status["why"] == "just started":
             break
-        restart(machine)  # a slow machine: the ten seconds were over
+        restart_klipper(machine)  # a slow machine: the ten seconds were over
         took = pin_after(machine, 1)
     assert status["timing"] == "klipper" and status["why"] == "just started"
     assert took >= SLOW_S
@@ -503,14 +496,14 @@ def test_stall_above_the_lead(fast):
     with pytest.raises(rig.RpcError, match=why[1]):
         fast.gcode("G1 X100")
     assert fast.sim_cmd("steps x")["queued"] == 0
-    restart(fast)
+    restart_klipper(fast)
     assert fast.klippy_state()[0] == "ready" and extra(fast)["stopped"] == "" and not any(down())
 
 
 def test_shutdown_while_waiting(machine):
     """The script ends at once, not at its time."""
     if machine.klippy_state()[0] != "ready":
-        restart(machine)
+        restart_klipper(machine)
     machine.sim_cmd("adc PE1 0.1")
     script = waiting(machine)
     machine.sim_cmd("fault shutdown")
@@ -521,7 +514,7 @@ def test_shutdown_while_waiting(machine):
 
 def test_shutdown_while_moving(machine):
     """M400 that a shutdown ends is an error, not an ok: the motion was cut off."""
-    restart(machine)
+    restart_klipper(machine)
     machine.gcode("G28\nG90\nG1 X20 F12000\nM400")
     began = time.monotonic()
     script = Later(rig.rpc, machine.klippy_socket, "gcode/script", {"script": "G1 X120 F300\nM400"})
@@ -529,7 +522,7 @@ def test_shutdown_while_moving(machine):
     machine.sim_cmd("fault shutdown")
     with pytest.raises(rig.RpcError, match="Klipper was shut down"):
         script.answer(30)
-    restart(machine)
+    restart_klipper(machine)
 
 
 def test_nothing_is_left(machine):
@@ -540,9 +533,8 @@ def test_nothing_is_left(machine):
     start, end = text.index("[klipperplace]"), text.index("[output_pin far]")
     sensor_at, macro = text.index("[pnp_sensor vac]"), text.index("[gcode_macro BUSY]")
     config.write_text(text[:start] + text[end:sensor_at] + text[macro:])
-    Later(machine.moonraker_call, "printer.firmware_restart")
-    wait_for("the new Klipper", lambda: "klipperplace" not in machine.moonraker_call("printer.objects.list")["objects"], 60)
-    machine.wait_klipper_ready(60)
+    restart_klipper(machine)
+    assert "klipperplace" not in machine.moonraker_call("printer.objects.list")["objects"]
     began = time.monotonic()
     machine.gcode("G28\nM400")
     time.sleep(max(0, began + 10.5 - time.monotonic()))  # when the extra would begin

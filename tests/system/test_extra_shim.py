@@ -8,7 +8,7 @@ import time
 import pytest
 
 import rig
-from helpers import Later, get, ok, post, wait_for
+from helpers import Later, get, ok, post, restart_klipper, wait_for
 
 TICK_S = 0.25  # of Klipper's status
 
@@ -53,10 +53,9 @@ def fast(machine):
     wait_for("early starts", lambda: extra(machine)["timing"] == "fast", 60)
 
 
-def restart(machine):
-    Later(machine.moonraker_call, "printer.firmware_restart")
-    wait_for("Klipper goes", lambda: machine.get("/ready")[0] != 200, 30)
-    wait_for("and is back", lambda: machine.get("/ready")[0] == 200, 60)
+def restart(machine, method="printer.firmware_restart"):
+    restart_klipper(machine, method)
+    machine.wait_ready(60)
 
 
 def button(machine):
@@ -183,9 +182,7 @@ def test_without_it_again(machine):
     config = machine.data / "config" / "printer.cfg"
     text = config.read_text()
     config.write_text(text[:text.index("[klipperplace]")] + text[text.index("[gcode_macro BUSY]"):])
-    Later(machine.moonraker_call, "printer.restart")
-    wait_for("Klipper goes", lambda: machine.get("/ready")[0] != 200, 30)
-    wait_for("and is back", lambda: machine.get("/ready")[0] == 200, 60)
+    restart(machine, "printer.restart")
     assert extra(machine) is None
     ok(get(machine, "sensor/read?sensor=vacuum1&live=true"))
     machine.sim_cmd("press start_button")

@@ -15,7 +15,7 @@ import time
 import pytest
 
 import rig
-from helpers import FAST, get, go, make_homed, ok, pin, post, refused, wait_for, BASE, check_envelope, full_disk
+from helpers import BASE, FAST, check_envelope, full_disk, get, go, make_homed, ok, pin, post, refused, restart_klipper, wait_for
 
 KEPT = 60  # most ended commands kept
 
@@ -159,8 +159,7 @@ def test_a_stop_outlives_the_process(machine):
     def stopped():
         return ok(get(machine, "status"))["safety"]["emergency_stop_active"]
     ok(post(machine, "system/emergency_stop", {"reason": "before the end"}))
-    machine.moonraker_call("printer.firmware_restart")
-    machine.wait_klipper_ready(30)
+    restart_klipper(machine)
     for kill in (True, False):
         restart(machine, kill)
         assert stopped() and ok(get(machine, "safety/status"))["reason"] == "before the end"
@@ -181,8 +180,7 @@ def test_a_stop_of_others_goes_with_their_restart(machine):
     machine.shim.start()
     wait_for("it is seen again", lambda: machine.get("/health")[1]["klipper"] == "shutdown")
     assert ok(get(machine, "status"))["safety"]["emergency_stop_active"]
-    machine.moonraker_call("printer.firmware_restart")
-    machine.wait_klipper_ready(30)
+    restart_klipper(machine)
     wait_for("released", lambda: not ok(get(machine, "status"))["safety"]["emergency_stop_active"])
     machine.wait_shim_ready(30)
     ok(post(machine, "system/resume"))
