@@ -7,6 +7,7 @@ tried until it is, and what fails while Klipper had to wait for a processor is t
 """
 import contextlib
 import functools
+import os
 import re
 import time
 from pathlib import Path
@@ -81,10 +82,10 @@ def ready(machine):
 
 
 def waited_s(machine):
-    """For how long Klipper and the simulated microcontrollers have wanted a processor and had none, this machine's own waits for its host too."""
+    """For how long Klipper, the simulated microcontrollers and this test have wanted a processor and had none, this machine's own waits for its host too."""
     total = 0
-    for part in (machine.sim, machine.second, machine.klipper):
-        for thread in Path(f"/proc/{part.pid}/task").iterdir():
+    for pid in (machine.sim.pid, machine.second.pid, machine.klipper.pid, os.getpid()):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):  # it has ended
                 total += int((thread / "schedstat").read_text().split()[1]) / 1e9
     stolen = int(Path("/proc/stat").read_text().split("\n", 1)[0].split()[8])  # of all processors, in 10 ms
@@ -443,7 +444,7 @@ def stalled(machine, share):
 
 def test_stalls_that_leave_enough(fast):
     """400 stops in a long run with stalls of up to 0.4 of the lead: no shutdown, the margin shows them, and starts stay early."""
-    done, shown = 0, []
+    done = 0
 
     @undisturbed
     def some(fast):
@@ -456,10 +457,9 @@ def test_stalls_that_leave_enough(fast):
             raise Disturbed  # 5 ms in all beside the stall are enough for that
         assert status["timing"] == "fast" and status["margin_ms"] >= 50
         if done % 4 == 3:
-            shown.append(status["margin_last_ms"] < 75)  # of 100, less the stall of 40 but for what BUSY had left of its time
+            assert status["margin_last_ms"] < 75  # of 100, less the stall of 40 but for what BUSY had left of its time
     for done in range(400 if rig.long_run() else 12):
         some(fast)
-    assert any(shown)  # not all: on a busy machine a stall may begin when the start is sent already
 
 
 @undisturbed
