@@ -236,6 +236,8 @@ static void read_name(struct check *k, const struct kp_param *p, const struct kp
     case KP_P_FAN: rc = kp_machine_find_fan(k->m, a->value.str, &out->index, &e); break;
     default: rc = kp_machine_find_pin(k->m, a->value.str, &out->index, &out->inverted, &e); break;
     }
+    if (rc != KP_OK && p->type != KP_P_NOZZLE && p->type != KP_P_FEEDER && !kp_machine_watch(k->m, 0))
+        kp_error_set(&e, k->m->moonraker ? KP_KLIPPY_DISCONNECTED : KP_MOONRAKER_DISCONNECTED, NULL, "Klipper has not told yet what it has");
     if (rc != KP_OK) {
         clean_text(e.field, sizeof e.field, kp_str_of(p->name));
         kp_faults_add(k->f, &e);

@@ -10,29 +10,11 @@ static struct kp_str text_of(const json_t *j)
     return (struct kp_str){ json_string_value(j), json_string_length(j) };
 }
 
-/* An array of arrays of texts, as Klipper tells the aliases of board_pins, flat. False: it is something else. */
-static bool pairs_value(const json_t *j, struct json_list *list, struct kp_value *v)
-{
-    size_t i, k, n = 0;
-    json_t *inner, *e;
-    json_array_foreach(j, i, inner) {
-        if (!json_is_array(inner))
-            return false;
-        json_array_foreach(inner, k, e) {
-            if (n == JSON_LIST_MAX || !json_is_string(e))
-                return false;
-            list->strs[n++] = text_of(e);
-        }
-    }
-    v->kind = KP_STRS, v->strs = list->strs, v->count = n;
-    return true;
-}
-
 static void list_value(const json_t *j, struct json_list *list, struct kp_value *v)
 {
     size_t n = json_array_size(j), nums = 0, strs = 0;
     v->kind = KP_OTHER;
-    if (n > JSON_LIST_MAX || (n > 0 && pairs_value(j, list, v)))
+    if (n > JSON_LIST_MAX)
         return;
     for (size_t i = 0; i < n; i++) {
         const json_t *e = json_array_get(j, i);
@@ -60,6 +42,26 @@ struct kp_value json_value(const json_t *j, struct json_list *list)
     case JSON_ARRAY: list_value(j, list, &v); break;
     case JSON_OBJECT: break;
     }
+    return v;
+}
+
+struct kp_value json_setting(const json_t *j, struct json_list *list)
+{
+    struct kp_value v = json_value(j, list);
+    size_t i, k, n = 0;
+    json_t *inner, *e;
+    if (v.kind != KP_OTHER || !json_is_array(j))
+        return v;
+    json_array_foreach(j, i, inner) {
+        if (!json_is_array(inner))
+            return v;
+        json_array_foreach(inner, k, e) {
+            if (n == JSON_LIST_MAX || !json_is_string(e))
+                return v;
+            list->strs[n++] = text_of(e);
+        }
+    }
+    v.kind = KP_STRS, v.strs = list->strs, v.count = n;
     return v;
 }
 

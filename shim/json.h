@@ -16,6 +16,8 @@ struct json_list { double nums[JSON_LIST_MAX]; struct kp_str strs[JSON_LIST_MAX]
 
 /* The value borrows from j and from list. An object is KP_OTHER. */
 struct kp_value json_value(const json_t *j, struct json_list *list);
+/* The same of an option in Klipper's configuration: arrays of arrays of texts, as it tells the aliases of board_pins, come flat. */
+struct kp_value json_setting(const json_t *j, struct json_list *list);
 
 /* Called for each leaf of a JSON object, nested objects flattened to "a.b"; one that is empty is a leaf. */
 typedef void json_leaf_fn(void *user, struct kp_str field, const struct kp_value *v);

@@ -199,7 +199,7 @@ static void on_settings(void *user, const struct mr_reply *r)
     json_object_foreach(settings, name, section)
         json_object_foreach(section, option, value) {
             struct json_list list;
-            struct kp_value v = json_value(value, &list);
+            struct kp_value v = json_setting(value, &list);
             kp_machine_setting(s->machine, kp_str_of(name), kp_str_of(option), &v);
         }
     struct kp_faults faults = { .count = 0 };

@@ -76,6 +76,8 @@ WRONG = [  # path below /api/v1, body, code, fields at fault
     ("motion/home", {"axes": ["x", "x"]}, "INVALID_PARAMETER", {"axes"}),
     ("motion/home", {"axes": "x"}, "INVALID_PARAMETER", {"axes"}),
     ("motion/home", {"axes": [1]}, "INVALID_PARAMETER", {"axes"}),
+    ("motion/home", {"axes": [[]]}, "INVALID_PARAMETER", {"axes"}),
+    ("motion/home", {"axes": [["x"], ["y"]]}, "INVALID_PARAMETER", {"axes"}),
     ("motion/home", {"axes": ["x\nM112"]}, "INVALID_PARAMETER", {"axes"}),
     ("motion/home", {"axes": {"x": 1}}, "INVALID_PARAMETER", {"axes"}),
     ("motion/wait", {"timeout": 0}, "INVALID_PARAMETER", {"timeout"}),

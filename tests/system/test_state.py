@@ -41,6 +41,10 @@ def test_shim_before_everything_else():
         ok(get(machine, "version"))
         for path in ("position", "gpio/read_all", "sensor/read_all"):
             refused(get(machine, path), "MOONRAKER_DISCONNECTED")
+        unread = [(get, ("gpio/read?pin=valve1",)), (get, ("gpio/read?pin=valve1&live=true",)), (get, ("sensor/read?sensor=vacuum1",)),
+                  (post, ("gpio/write", {"pin": "valve1", "value": 1})), (post, ("fan/on",))]
+        for ask, args in unread:  # whether there is one, nobody can say yet
+            refused(ask(machine, *args), "MOONRAKER_DISCONNECTED")
         status = ok(get(machine, "status"))
         assert status["printer_status"]["moonraker_connected"] is False and status["position"] is None
         refused(post(machine, "motion/move", {"x": 10}), "MOONRAKER_DISCONNECTED")
@@ -48,6 +52,8 @@ def test_shim_before_everything_else():
         wait_for("Moonraker is seen", lambda: machine.get("/health")[1]["moonraker_connected"], 20)
         refused(post(machine, "motion/move", {"x": 10}), "KLIPPY_DISCONNECTED")
         refused(get(machine, "position"), "KLIPPY_DISCONNECTED")
+        for ask, args in unread:
+            refused(ask(machine, *args), "KLIPPY_DISCONNECTED")
         machine.sim.start()
         wait_for("the simulated machine", lambda: machine.sim_cmd("status")["ok"])
         machine.klipper.start()
