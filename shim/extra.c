@@ -84,6 +84,11 @@ void extra_status(struct extra *x, json_t *fields)
             if (json_is_string(how))
                 log_line(LOG_INFO, "extra", "part=%s state=\"%s\"", part, json_string_value(how));
     }
+    json_t *told = json_copy(x->told); /* subscribers are told what differs from the one before, which they hold */
+    if (!told)
+        return;
+    json_decref(x->told);
+    x->told = told;
     json_object_update(x->told, fields);
     json_object_del(x->told, "stands"); /* the machine's matter, and told by its axes */
     json_object_del(x->told, "joined");

@@ -8,7 +8,9 @@ import time
 import pytest
 
 import rig
+from contract import Contract
 from helpers import Later, get, ok, post, restart_klipper, wait_for
+from ws_client import Client
 
 TICK_S = 0.25  # of Klipper's status
 
@@ -72,6 +74,10 @@ def test_status_tells(machine):
         wait_for("its status", lambda: extra(machine)["parts"]["read"] == "on", 30)
     assert told["parts"] == {"read": "on", "axes": "on", "push": "on", "pnp_wait": "on", "pnp_sensor": "on", "fast_start": "on", "exact_wait": "on"}
     assert told["lead_ms"] == 100 and told["timing"] == "klipper" and told["why"] == "just started"
+    with Client(machine) as c:  # a subscriber is told the change, and the contract knows what it is told
+        c.subscribe("status")
+        c.until(lambda: c.state["status"]["klipper"]["extra"]["timing"] == "fast", 60)
+    Contract(get(machine, "openapi.json")[1]).judge("GET", "/api/v1/status", get(machine, "status"))
 
 
 def test_live_reads(machine):
