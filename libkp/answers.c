@@ -79,7 +79,7 @@ static const struct kp_field connection_fields[] = {
     FLAG("moonraker_connected", "Moonraker talks to KlipperPlace."), FLAG("klippy_connected", "Klipper talks to Moonraker."),
     FLAG("websocket_connected", "The connection to Moonraker carries pushes."), NUM("last_heartbeat", "s", KP_NULLABLE, "Unix time of the last push."), END };
 static const struct kp_field klipper_fields[] = {
-    TEXT("state", 0, "As in printer_status."), TEXT("extra", KP_NULLABLE, "Version of the Klipper extra; null: Klipper does without."), END };
+    TEXT("state", 0, "As in printer_status."), ANY("extra", KP_NULLABLE, "What the Klipper extra tells of itself, an object; null: Klipper does without."), END };
 
 const struct kp_field answer_status[] = {
     PART("printer_status", 0, printer_fields, "Klipper and the way to it."), XYZ("position", KP_NULLABLE, "Where the machine is, by axis."),
@@ -128,7 +128,7 @@ const struct kp_field answer_batch[] = {
 /* ---- system and safety ---- */
 
 const struct kp_field answer_stop[] = {
-    FLAG("emergency_stop_active", "The stop is latched."), TEXT("reason", 0, "As given."), NUM("latency", "s", 0, "From the request to the confirmation."),
+    FLAG("emergency_stop_active", "The stop is latched."), TEXT("reason", 0, "Of the stop that holds, as first given."), NUM("latency", "s", 0, "From the request to the confirmation."),
     NUM("execution_time", "s", 0, "The same."), TEXT("confirmed_by", 0, "moonraker, klipper or none."), END };
 const struct kp_field answer_pause[] = { FLAG("paused", "The queue is held."), END };
 const struct kp_field answer_resume[] = { FLAG("resumed", "The queue goes on."), END };

@@ -24,6 +24,7 @@ void kp_machine_axis_written(struct kp_machine *m, int axis, double position, bo
     a->tracked = !isnan(position);
     a->position = isnan(position) ? a->position : position;
     a->homed = homed;
+    m->ours++;
 }
 
 int kp_machine_joining(const struct kp_machine *m)

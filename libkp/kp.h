@@ -398,6 +398,8 @@ KP_API void kp_machine_pin_written(struct kp_machine *m, int pin, double value, 
 KP_API void kp_machine_moved(struct kp_machine *m, const double *xyz, int64_t now_ms);
 /* Klipper's answer to a question of asked_ms has been fed, and it tells where the toolhead goes: a script of ours that was answered before is older. */
 KP_API void kp_machine_asked(struct kp_machine *m, int64_t asked_ms);
+/* Another number after each of these three, and after kp_machine_axis_written: for what is made from the machine and kept. */
+KP_API uint64_t kp_machine_ours(const struct kp_machine *m);
 /* True while kp_machine_commanded gives the end of our own last script. */
 KP_API bool kp_machine_left(const struct kp_machine *m);
 

@@ -475,6 +475,7 @@ void kp_machine_pin_written(struct kp_machine *m, int pin, double value, int64_t
     m->writes[pin] = (struct kp_write){ now_ms, chained };
     p->dirty = true;
     p->expected = value;
+    m->ours++;
 }
 
 void kp_machine_moved(struct kp_machine *m, const double *xyz, int64_t now_ms)
@@ -483,6 +484,12 @@ void kp_machine_moved(struct kp_machine *m, const double *xyz, int64_t now_ms)
     if (xyz)
         memcpy(m->left.v, xyz, sizeof m->left.v);
     m->left_ms = now_ms;
+    m->ours++;
+}
+
+uint64_t kp_machine_ours(const struct kp_machine *m)
+{
+    return m->ours;
 }
 
 void kp_machine_asked(struct kp_machine *m, int64_t asked_ms)

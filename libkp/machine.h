@@ -91,6 +91,7 @@ struct kp_machine {
     struct kp_point live, toolhead, gcode; /* motion_report, toolhead, gcode_move */
     struct kp_point left;                  /* where our last script ends; until a push after left_ms */
     int64_t left_ms;
+    uint64_t ours;                         /* what scripts of ours changed */
     struct kp_point axis_min, axis_max;    /* toolhead's */
     double max_velocity, max_accel;        /* toolhead's, NAN: not told */
     double print_time, estimated_time;     /* toolhead's, s of the MCU; NAN: not told */

@@ -159,6 +159,15 @@ static bool is_output(const struct kp_pin *p)
     return p->kind == KP_PIN_OUTPUT || p->kind == KP_PIN_PWM || p->kind == KP_PIN_SERVO;
 }
 
+bool answer_stale(const struct kp_machine *m, const struct answer_time *t)
+{
+    const struct kp_pin *p;
+    for (size_t i = 0; t->fresh && (p = kp_machine_pin(m, i)); i++)
+        if (p->dirty)
+            return true;
+    return !t->fresh;
+}
+
 json_t *answer_pin(const struct kp_pin *p, bool inverted, const struct answer_time *t)
 {
     return json_pack("{s:s,s:o,s:s,s:b,s:o}", "pin", p->name, "state", pin_value(p, inverted), "direction", is_output(p) ? "output" : "input", "stale",
@@ -304,7 +313,7 @@ json_t *answer_status(const struct kp_machine *m, const struct answer_time *t)
     json_t *klipper = json_pack("{s:s,s:O?}", "state", kp_klippy_name(kp_machine_klippy_state(m)), "extra", t->extra);
     return json_pack("{s:o,s:o,s:o,s:b,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:b,s:o}", "printer_status", printer, "position", place_json(has_live, live), "homed_axes",
                      axis_names(m, true, 0), "vacuum_enabled", enabled, "vacuum_power", power, "fan_speed", part, "fan_states", blow, "pwm_outputs", pwm,
-                     "actuators", actuators, "sensors", sensors, "queue", queue, "safety", safety, "connection", connection(m, t), "klipper", klipper, "stale", !t->fresh, "timestamp", stamp(t));
+                     "actuators", actuators, "sensors", sensors, "queue", queue, "safety", safety, "connection", connection(m, t), "klipper", klipper, "stale", answer_stale(m, t), "timestamp", stamp(t));
 }
 
 json_t *answer_printer_state(const struct kp_machine *m, const struct answer_time *t)

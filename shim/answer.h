@@ -37,6 +37,8 @@ struct answer_time {
     json_t *extra; /* what the Klipper extra says of itself, or NULL */
 };
 
+/* What is told may be old: nothing came from Klipper lately, or a pin that was written has not been seen since. */
+bool answer_stale(const struct kp_machine *m, const struct answer_time *t);
 /* Data of each command, new references. */
 json_t *answer_pin(const struct kp_pin *p, bool inverted, const struct answer_time *t);
 json_t *answer_pins(const struct kp_machine *m, const struct answer_time *t);

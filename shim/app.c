@@ -135,6 +135,7 @@ static void request_told(void *user, const struct app_answer *answer)
     struct app_answer out = *answer;
     if (history_failing(r->app->history))
         out.warning = "the history database cannot be written: this is not kept";
+    out.untouched = r->untouched;
     if (r->done)
         r->done(r->user, &out);
     if (r->id[0])
@@ -185,6 +186,7 @@ static void on_lane(void *user, const struct lane_outcome *o)
     for (struct app_watch *w = a->watches; w; w = w->next)
         if (w->ended)
             w->ended(w->user, &r->call, o->faults, data);
+    r->untouched = !o->sent;
     if (o->faults->count)
         app_request_fail(r, o->faults, failure_details(a, o));
     else
@@ -218,6 +220,7 @@ static void on_local(void *user, const struct app_answer *answer)
 {
     struct app_request *r = user;
     if (answer->faults->count) {
+        r->untouched = kp_faults_code(answer->faults) == KP_DATABASE_UNAVAILABLE && !auth_api_serves(r->call.command->id); /* what could not be kept is forgotten */
         app_request_fail(r, answer->faults, json_incref(answer->details));
         return;
     }
@@ -258,13 +261,16 @@ static void on_deadline(void *user)
 {
     struct app_request *r = user;
     struct app *a = r->app;
+    bool may_run;
     switch (r->waits) {
     case FOR_PIN: /* the write has not been seen: the old value, said to be old */
         app_read_reply(a, &r->call, r->done, r->user);
         app_request_free(r);
         return;
     case FOR_LANE:
-        app_request_fail_with(r, KP_TIMEOUT, "the command's time is over", json_pack("{s:b}", "may_still_run", lane_leave(a->lane, r->job)));
+        may_run = lane_leave(a->lane, r->job);
+        r->untouched = !may_run;
+        app_request_fail_with(r, KP_TIMEOUT, "the command's time is over", json_pack("{s:b}", "may_still_run", may_run));
         return;
     case FOR_STOP:
         app_request_fail_with(r, KP_TIMEOUT, "nobody confirmed the emergency stop; use the machine's own switch",
@@ -399,6 +405,10 @@ void app_leave(struct app_request *r)
     if (r->waits == FOR_KLIPPER || r->waits == FOR_JOURNAL) { /* its question is under way and ends it */
         r->done = NULL;
         loop_timer_cancel(r->deadline);
+        return;
+    }
+    if (r->waits == FOR_STOP || r->waits == FOR_RESET) { /* it has begun: it goes on to its end, which the history has */
+        r->done = NULL;
         return;
     }
     if (r->waits == FOR_BATCH)

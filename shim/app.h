@@ -25,6 +25,7 @@ struct app_answer {
     const char *data;               /* of a success: a JSON object's text */
     size_t n;
     bool partial;                   /* some of a batch worked, some did not */
+    bool untouched;                 /* of a failure that came later than the request: nothing at all was done */
     const char *warning;            /* for the answer's warnings; NULL: none */
 };
 typedef void app_done(void *user, const struct app_answer *answer);

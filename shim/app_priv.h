@@ -21,11 +21,11 @@ struct app_request {
     struct batch *batch;
     struct loop_timer *deadline;
     int64_t began_ms;
-    bool restarted, again;       /* FOR_RESET: Klipper went since it was told to restart; it was told twice */
+    bool untouched;              /* it fails with nothing done */
 };
 
 /* The text of a read, kept until the mirror changes. */
-struct kept { char *text; size_t n; uint64_t generation; bool fresh; size_t queue; const char *running; };
+struct kept { char *text; size_t n; uint64_t generation, ours; bool fresh; size_t queue; const char *running; };
 
 struct app {
     struct loop *loop;
@@ -45,6 +45,7 @@ struct app {
     char bent[KP_TEXT_MAX];      /* app_bent as of the kept status */
     struct kept pins[KP_PINS_MAX], sensors[KP_SENSORS_MAX], all_pins, all_sensors, position, status, health;
     struct stop *stop;
+    bool reset_went, reset_again; /* while a reset waits: Klipper went since it was told to restart; it was told twice */
     bool second_way;             /* as health last told */
     struct monitor *monitor;
     struct app_watch *watches;   /* that follow along */

@@ -34,21 +34,20 @@ static struct answer_filter event_filter(const struct kp_call *call)
                                    .since = (uint64_t)kp_call_slot(call, "since")->num };
 }
 
-static json_t *read_data(struct app *a, const struct kp_call *call)
+static json_t *read_data(struct app *a, const struct kp_call *call, const struct answer_time *t)
 {
-    struct answer_time t = app_read_time(a);
     struct answer_clock clock = { answer_wall(), loop_now_ms() };
     struct answer_filter filter;
     const struct kp_slot *s = call->slot;
     switch (call->command->id) {
-    case KP_GPIO_READ: return answer_pin(kp_machine_pin(a->machine, (size_t)s->index), s->inverted, &t);
-    case KP_GPIO_READ_ALL: return answer_pins(a->machine, &t);
-    case KP_SENSOR_READ: return answer_sensor(kp_machine_sensor(a->machine, (size_t)s->index), &t);
-    case KP_SENSOR_READ_ALL: return answer_sensors(a->machine, NULL, &t);
-    case KP_SENSOR_READ_BY_TYPE: return answer_sensors(a->machine, s->text, &t);
-    case KP_GET_POSITION: return answer_position(a->machine, &t);
-    case KP_GET_STATUS: return answer_status(a->machine, &t);
-    case KP_GET_PRINTER_STATE: return answer_printer_state(a->machine, &t);
+    case KP_GPIO_READ: return answer_pin(kp_machine_pin(a->machine, (size_t)s->index), s->inverted, t);
+    case KP_GPIO_READ_ALL: return answer_pins(a->machine, t);
+    case KP_SENSOR_READ: return answer_sensor(kp_machine_sensor(a->machine, (size_t)s->index), t);
+    case KP_SENSOR_READ_ALL: return answer_sensors(a->machine, NULL, t);
+    case KP_SENSOR_READ_BY_TYPE: return answer_sensors(a->machine, s->text, t);
+    case KP_GET_POSITION: return answer_position(a->machine, t);
+    case KP_GET_STATUS: return answer_status(a->machine, t);
+    case KP_GET_PRINTER_STATE: return answer_printer_state(a->machine, t);
     case KP_SAFETY_STATUS: return answer_safety_status(a->machine, &clock);
     case KP_SAFETY_EVENTS: filter = event_filter(call); return answer_safety_events(a->machine, &clock, &filter);
     default: return answer_version();
@@ -91,24 +90,31 @@ static void keep(struct app *a, struct kept *k, json_t *data)
     free(k->text);
     k->text = data ? json_dumps(data, JSON_TEXT) : NULL;
     k->n = k->text ? strlen(k->text) : 0;
-    k->generation = a->generation, k->fresh = state_fresh(a->state);
+    k->generation = a->generation, k->ours = kp_machine_ours(a->machine), k->fresh = state_fresh(a->state);
     k->queue = lane_size(a->lane), k->running = lane_running(a->lane);
     json_decref(data);
+}
+
+static bool holds(const struct app *a, const struct kept *k)
+{
+    bool lane = k != &a->status || (k->queue == lane_size(a->lane) && k->running == lane_running(a->lane));
+    return k->text && k->generation == a->generation && k->ours == kp_machine_ours(a->machine) && k->fresh == state_fresh(a->state) && lane;
 }
 
 void app_read_reply(struct app *a, const struct kp_call *call, app_done *done, void *user)
 {
     static const struct kp_faults none = { .count = 0 };
     struct kept *k = kept_for(a, call);
-    bool fresh = state_fresh(a->state);
     if (call->command->strategy != KP_LOCAL)
-        metrics_read(a->metrics, fresh ? METRICS_FRESH : METRICS_STALE);
+        metrics_read(a->metrics, state_fresh(a->state) ? METRICS_FRESH : METRICS_STALE);
     if (!k) {
-        app_tell_data(a, done, user, read_data(a, call));
+        struct answer_time t = app_read_time(a);
+        app_tell_data(a, done, user, read_data(a, call, &t));
         return;
     }
-    if (!k->text || k->generation != a->generation || k->fresh != fresh || (k == &a->status && (k->queue != lane_size(a->lane) || k->running != lane_running(a->lane)))) {
-        keep(a, k, read_data(a, call));
+    if (!holds(a, k)) {
+        struct answer_time t = app_read_time(a);
+        keep(a, k, read_data(a, call, &t));
         if (k == &a->status)
             app_bent(a, a->bent);
     }
@@ -145,8 +151,10 @@ static void on_refreshed(void *user, enum kp_err how)
         return;
     }
     if (how == KP_OK) {
+        struct answer_time t = app_read_time(r->app);
+        t.fresh = true, t.wall = answer_wall();
         r->app->generation++;
-        app_read_reply(r->app, &r->call, r->done, r->user);
+        app_tell_data(r->app, r->done, r->user, read_data(r->app, &r->call, &t));
         app_request_free(r);
         return;
     }

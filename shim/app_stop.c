@@ -40,6 +40,9 @@ static void stop_now(struct app *a)
     log_line(LOG_CRITICAL, "app", "emergency_stop=latched reason=\"%s\"", kp_safety_reason(a->machine));
     jobs_machine(a->jobs); /* held before its entry ends with the lane */
     lane_stop(a->lane);
+    struct app_request *r; /* a reset that was asked for before it must not take it away */
+    while ((r = app_request_waiting(a, FOR_RESET)))
+        app_request_fail_with(r, KP_EMERGENCY_STOP_ACTIVE, "stopped again before the reset was done", NULL);
 }
 
 /* A monitor found what must not be. */
@@ -73,30 +76,31 @@ static void on_kept(void *user, bool ok)
 }
 
 /* A reset is told once its event is in the journal: a process that ends then must not come back with the stop latched. */
-static void tell_kept(struct app_request *r)
+static bool tell_kept(struct app_request *r)
 {
     r->waits = FOR_JOURNAL;
     loop_timer_cancel(r->deadline);
-    if (!history_commit(history_begin(r->app->history), on_kept, r))
-        on_kept(r, false);
+    if (history_commit(history_begin(r->app->history), on_kept, r))
+        return true;
+    on_kept(r, false);
+    return false;
 }
 
-/* Klipper is ready and the latch may go, unless its cause is still there. */
-static void release(struct app *a)
+/* Klipper is ready and the latch may go, unless its cause is still there. Gives the request that waits on, NULL when it has been told. */
+static struct app_request *release(struct app_request *r)
 {
-    struct app_request *r;
+    struct app *a = r->app;
     struct kp_error e;
-    enum kp_err held = kp_safety_reset(a->machine, loop_now_ms(), &e);
-    if (!held) {
-        stop_forget(a->stop);
-        a->generation++;
-        log_line(LOG_WARNING, "app", "emergency_stop=released");
+    bool was = kp_safety_latched(a->machine);
+    if (kp_safety_reset(a->machine, loop_now_ms(), &e) != KP_OK) {
+        app_request_fail_with(r, e.code, e.message, NULL);
+        return NULL;
     }
-    while ((r = app_request_waiting(a, FOR_RESET)))
-        if (held)
-            app_request_fail_with(r, e.code, e.message, NULL);
-        else
-            tell_kept(r);
+    stop_forget(a->stop);
+    a->generation++;
+    if (was)
+        log_line(LOG_WARNING, "app", "emergency_stop=released");
+    return tell_kept(r) ? r : NULL;
 }
 
 static void on_restart(void *user, const struct mr_reply *reply)
@@ -118,12 +122,12 @@ static void restart(struct app *a)
 /* A busy host may fail to reset its microcontroller, and Klipper comes back with an error that the next restart mends (tried): that is asked for once. */
 static void came_back_with_error(struct app *a)
 {
-    struct app_request *r = app_request_waiting(a, FOR_RESET);
-    if (!r || !r->restarted)
+    struct app_request *r;
+    if (!a->reset_went)
         return;
-    if (!r->again) {
+    if (!a->reset_again) {
         log_line(LOG_WARNING, "app", "reset=again klipper=error message=\"%s\"", kp_machine_klippy_message(a->machine));
-        r->again = true, r->restarted = false;
+        a->reset_again = true, a->reset_went = false;
         restart(a);
         return;
     }
@@ -139,10 +143,11 @@ void app_reset_changed(struct app *a, enum kp_klippy klippy)
     stop_forget(a->stop);
     if (klippy == KP_KLIPPY_ERROR)
         came_back_with_error(a);
-    else if (klippy == KP_KLIPPY_READY)
-        release(a);
-    else
-        r->restarted = true;
+    else if (klippy != KP_KLIPPY_READY)
+        a->reset_went = true;
+    else if (a->reset_went) /* else it is still the Klipper of before */
+        for (; r; r = app_request_waiting(a, FOR_RESET))
+            release(r);
 }
 
 struct app_request *app_reset_begin(struct app *a, const struct kp_call *call, const struct app_how *how, app_done *done, void *user)
@@ -151,14 +156,16 @@ struct app_request *app_reset_begin(struct app *a, const struct kp_call *call, c
         app_tell_error(a, done, user, KP_MOONRAKER_DISCONNECTED, "Moonraker is not connected", NULL);
         return NULL;
     }
+    bool under_way = app_request_waiting(a, FOR_RESET) != NULL;
     struct app_request *r = app_request_new(a, call, done, user, FOR_RESET, RESET_MS);
     if (!r)
         return NULL;
     app_request_record(r, how);
-    if (kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY && !stop_owed(a->stop)) {
-        release(a);
-        return NULL;
-    }
+    if (under_way)
+        return r; /* a second restart would spoil the first */
+    if (kp_machine_klippy_state(a->machine) == KP_KLIPPY_READY && !stop_owed(a->stop))
+        return release(r);
+    a->reset_went = a->reset_again = false;
     restart(a);
     return r;
 }

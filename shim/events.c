@@ -91,7 +91,7 @@ static json_t *sensors_state(struct events *e, const struct answer_time *t)
 static json_t *gpio_state(struct events *e, const struct answer_time *t)
 {
     json_t *all = answer_pins(e->machine, t);
-    json_t *out = json_pack("{s:o,s:b}", "pins", by_name(json_incref(json_object_get(all, "pins")), "pin"), "stale", !t->fresh);
+    json_t *out = json_pack("{s:o,s:b}", "pins", by_name(json_incref(json_object_get(all, "pins")), "pin"), "stale", answer_stale(e->machine, t));
     json_decref(all);
     return out;
 }
@@ -291,8 +291,8 @@ static struct text *safety_text(struct events *e, const struct events_subscriber
     bool full = s->full[EVENTS_SAFETY];
     uint64_t from = s->seen[EVENTS_SAFETY], count = e->safety_id - from;
     struct text *t = full ? &k->full : count == 1 ? &k->last : &k->behind;
-    if (t->room && t->from == from)
-        return t;
+    if (!full && t->room && t->from == from)
+        return t; /* a whole one tells the level too, which changes without an event */
     struct answer_clock clock = { answer_wall(), loop_now_ms() };
     struct answer_filter after = { .limit = (size_t)count, .level = KP_NORMAL, .since = from };
     json_t *all = answer_safety_events(e->machine, &clock, &after), *list = json_object_get(all, "events"), *events = json_array();

@@ -73,6 +73,7 @@ struct http {
     http_on_gone *on_gone;
     void *user;
     struct http_request *waiting;
+    unsigned waiting_n;
     struct http_request *oldest, *newest; /* all, by when they were last done with a request */
     struct loop_timer *sweep;
     bool closing;
@@ -192,6 +193,7 @@ static void end_wait(struct http_request *r, enum state state)
     struct http *h = r->http;
     *(r->prev ? &r->prev->next : &h->waiting) = r->next;
     if (r->next) r->next->prev = r->prev;
+    h->waiting_n--;
     r->prev = r->next = NULL;
     r->state = state;
 }
@@ -251,6 +253,7 @@ static void begin_wait(struct http_request *r)
     r->next = h->waiting;
     if (r->next) r->next->prev = r;
     h->waiting = r;
+    h->waiting_n++;
     MHD_suspend_connection(r->connection);
     if (r->hung_up && watch_socket(r)) log_line(LOG_WARNING, "http", "watch failed: a client that leaves is seen only at the reply");
 }
@@ -581,6 +584,11 @@ void http_reply(struct http_request *r, int status, const char *content_type, ch
         r->since_ms = loop_now_ms();
         resume(r);
     } else r->state = ANSWERED;
+}
+
+unsigned http_waiting(const struct http *h)
+{
+    return h->waiting_n;
 }
 
 unsigned http_connections(const struct http *h)

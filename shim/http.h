@@ -49,6 +49,8 @@ void **http_slot(struct http_request *r);
 
 /* Answers and ends the request. Takes body (from malloc; NULL: empty). headers (may be NULL) are copied, ended by a NULL name. */
 void http_reply(struct http_request *r, int status, const char *content_type, char *body, size_t n, const struct http_header *headers);
+/* Requests that wait for http_reply now. */
+unsigned http_waiting(const struct http *h);
 /* Connections open now. */
 unsigned http_connections(const struct http *h);
 

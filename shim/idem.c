@@ -90,6 +90,11 @@ void idem_free(struct idem *s)
     free(s);
 }
 
+bool idem_serves(const struct kp_command *c)
+{
+    return c->method != KP_GET && !(c->flags & KP_URGENT) && c->role > KP_VIEWER;
+}
+
 bool idem_key_ok(const char *key)
 {
     size_t n = 0;

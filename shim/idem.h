@@ -27,6 +27,9 @@ enum idem_found { IDEM_NEW, IDEM_RUNNING, IDEM_ANSWERED, IDEM_OTHER, IDEM_FULL }
 struct idem *idem_new(void);
 void idem_free(struct idem *s);
 bool idem_key_ok(const char *key);
+/* A request of this command is remembered by its key. Not an emergency stop, which may be repeated as often as anybody likes, and nothing that one may do who
+ * only looks: he could fill the memory. */
+bool idem_serves(const struct kp_command *c);
 /* Looks the key up; NEW: remembered now in *out, until idem_answer or idem_forget. RUNNING, ANSWERED: in *out. OTHER: the key stands for another request.
  * FULL: no room, or out of memory. */
 enum idem_found idem_begin(struct idem *s, const char *key, const struct idem_print *print, int64_t now_ms, struct idem_entry **out);

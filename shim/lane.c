@@ -42,7 +42,7 @@ static void job_free(struct lane_job *j)
 
 void lane_job_tell(struct lane_job *j, const struct kp_faults *f)
 {
-    struct lane_outcome o = { .faults = f, .seq = j->seq, .step = j->step, .klipper = j->klipper, .console = lane_port_answer(j),
+    struct lane_outcome o = { .faults = f, .seq = j->seq, .step = j->step, .klipper = j->klipper, .console = lane_port_answer(j), .sent = j->sent > 0,
                               .seconds = j->began_ms == LANE_NEVER ? 0 : (double)(loop_now_ms() - j->began_ms) / 1000 };
     if (j->done)
         j->done(j->user, &o);
@@ -133,6 +133,8 @@ static void on_script(void *user, const struct mr_reply *r)
 {
     struct lane *n = user;
     struct kp_error e;
+    if (r->outcome == MR_NOT_SENT || r->outcome == MR_OPEN)
+        n->head->sent--;
     if (!lane_script_answered(n, r, &e)) {
         snprintf(n->head->klipper, sizeof n->head->klipper, "%s", r->outcome == MR_ERROR && r->message ? r->message : "");
         if (lane_script_shut_down(r)) {
@@ -165,7 +167,10 @@ static void step(struct lane *n, enum kp_event ev, double value, const struct kp
     if (n->action.kind != KP_ACT_DONE && n->action.step)
         snprintf(j->step, sizeof j->step, "%s", n->action.step);
     switch (n->action.kind) {
-    case KP_ACT_SCRIPT: lane_send(n, n->action.text, SCRIPT, on_script); return;
+    case KP_ACT_SCRIPT:
+        j->sent++;
+        lane_send(n, n->action.text, SCRIPT, on_script);
+        return;
     case KP_ACT_SAMPLE: lane_wait_for_push(n, SAMPLE, kp_machine_sensor(n->machine, (size_t)n->action.sensor)->report_ms); return;
     case KP_ACT_SETTLE: lane_wait_for_push(n, SETTLE, LANE_ASK_MS); return;
     case KP_ACT_DELAY: put_aside(n); return;

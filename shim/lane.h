@@ -24,6 +24,7 @@ struct lane_outcome {
     const char *klipper;            /* Klipper's own words; "" when it said none */
     const char *console;            /* of a script of the port: the last line of its output; "" when it had none */
     double seconds;                 /* from its start in the lane */
+    bool sent;                      /* a script of its own was sent: Klipper may have done some of it */
 };
 typedef void lane_done(void *user, const struct lane_outcome *o);
 

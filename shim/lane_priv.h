@@ -17,6 +17,7 @@ struct lane_job {
     void *user;
     struct kp_seq *seq;
     struct lane_port *port;     /* a script of the G-code port instead of a plan; NULL: none */
+    unsigned sent;              /* scripts of its plan */
     int64_t began_ms;
     int64_t first_ms, accepted_ms, after_ms; /* a ramp: when its first and its last script were accepted, and how long after the first the next is due */
     char step[KP_NAME_MAX];

@@ -137,7 +137,7 @@ static json_t *parameters(const struct kp_command *c)
                                               (p->flags & KP_REQUIRED) || in_path, "description", p->doc, "schema", param_schema(p, true)));
     }
     json_array_append_new(list, REF("#/components/parameters/RequestId"));
-    if (c->method != KP_GET && !(c->flags & KP_URGENT))
+    if (idem_serves(c))
         json_array_append_new(list, REF("#/components/parameters/IdempotencyKey"));
     return list;
 }

@@ -22,6 +22,7 @@
 
 #define BODY_MAX (1u << 20) /* bytes of a request's body; a longer one is PAYLOAD_TOO_LARGE */
 #define CONNECTIONS_MAX 512u
+#define WAITING_MAX (CONNECTIONS_MAX - 64u) /* a connection that waits is not closed for a new one: some must always be left, for an emergency stop */
 #define IDLE_TIMEOUT_S 120u
 #define BASE "/api/v1/"
 
@@ -42,7 +43,7 @@ static void replay(struct call *c, const struct idem_entry *e)
     rest_reply(c, &r);
 }
 
-/* Keeps the answer under the call's key, and gives it to all who asked the same meanwhile. A refusal that came at once is not kept: nothing was done. */
+/* Keeps the answer under the call's key, and gives it to all who asked the same meanwhile. A refusal with nothing done is not kept. */
 void rest_settle(struct call *c, const struct reply *r)
 {
     struct idem_entry *e = c->idem;
@@ -60,6 +61,8 @@ void rest_settle(struct call *c, const struct reply *r)
         replay(f, e);
         rest_call_free(f);
     }
+    if (r->code != KP_OK && r->untouched)
+        idem_forget(c->rest->idem, e);
 }
 
 static bool add_query(void *user, const char *name, const char *value)
@@ -85,11 +88,11 @@ static void print_request(struct call *c, struct idem_print *p)
 /* True: the call goes on. False: it was answered, or it follows the one that came before it. */
 static bool first_under_key(struct call *c)
 {
-    const char *key = c->command->method == KP_GET || c->command->flags & KP_URGENT ? NULL : http_header(c->http, "Idempotency-Key");
+    const char *key = idem_serves(c->command) ? http_header(c->http, "Idempotency-Key") : NULL;
     struct idem_print p;
     struct idem_entry *e = NULL;
     if (!key)
-        return true; /* an emergency stop may be repeated as often as anybody likes */
+        return true;
     if (!idem_key_ok(key)) {
         rest_error(c, KP_INVALID_REQUEST, "Idempotency-Key", "an Idempotency-Key has 1 to 255 visible ASCII characters", NULL);
         return false;
@@ -113,7 +116,7 @@ static bool first_under_key(struct call *c)
 static void on_done(void *user, const struct app_answer *a)
 {
     struct call *c = user;
-    struct reply r = { .code = kp_faults_code(a->faults) };
+    struct reply r = { .code = kp_faults_code(a->faults), .untouched = a->untouched };
     r.status = kp_err_status(r.code);
     if (r.code)
         r.body = answer_error(rest_name(c), c->id, a->faults, json_incref(a->details), &r.n);
@@ -379,8 +382,12 @@ static void on_request(void *user, struct http_request *h)
 {
     struct rest *s = user;
     struct kp_error e;
+    bool full = http_waiting(s->http) >= WAITING_MAX;
     if (s->openpnp && !strncmp(http_path(h), OPENPNP_BASE, sizeof OPENPNP_BASE - 1) && guard_host(s->guard, http_header(h, "Host"), &e) == KP_OK) {
-        openpnp_request(s->openpnp, h);
+        if (full)
+            http_reply(h, kp_err_status(KP_QUEUE_FULL), NULL, NULL, 0, NULL);
+        else
+            openpnp_request(s->openpnp, h);
         return;
     }
     unsigned allowed = 0;
@@ -398,6 +405,8 @@ static void on_request(void *user, struct http_request *h)
         upgrade_required(c);
     else if (!row)
         without_row(c, allowed);
+    else if (full && !(row->flags & (KP_URGENT | KP_PLAIN)))
+        rest_error(c, KP_QUEUE_FULL, NULL, "too many requests wait for their answer", NULL);
     else if (!may_enter(c))
         waits = c->late != NULL;
     else if (row->flags & KP_PLAIN)

@@ -62,6 +62,7 @@ struct reply {
     const char *allow;       /* NULL: none */
     const char *preflight;   /* methods that the path knows; NULL: no preflight */
     bool empty, replayed, upgrade;
+    bool untouched;          /* a failure with nothing done */
 };
 
 /* Microseconds of CLOCK_MONOTONIC. */

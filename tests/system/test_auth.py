@@ -354,6 +354,15 @@ def test_a_token_opens_one_websocket(machine, keys, fresh_address):
         assert websocket_status(machine, fresh_address, wrong) == 401, wrong
 
 
+def test_one_who_may_only_look_fills_no_memory(machine, keys):
+    """A viewer's requests are not remembered by their Idempotency-Key, so that he takes none from those who move the machine."""
+    def remembered():
+        return next(line for line in machine.get("/metrics")[1].splitlines() if line.startswith("klipperplace_idempotency_keys "))
+    before, key = remembered(), {**key_header(keys["viewer"]), "Idempotency-Key": "a-viewers"}
+    answers = [post(machine, "auth/ws_token", {}, headers=key) for _ in range(2)]
+    assert len({ok(a)["token"] for a in answers}) == 2 and remembered() == before
+
+
 def test_a_token_ends_after_five_seconds(machine, keys, fresh_address):
     token = ok(post(machine, "auth/ws_token", {}, headers=key_header(keys["viewer"])))["token"]
     time.sleep(5.2)

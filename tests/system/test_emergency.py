@@ -12,7 +12,7 @@ import pytest
 
 import helpers
 import rig
-from helpers import (FAST, Later, Stalls, axis, get, go, http_text, nothing_reaches_klipper, ok, pin, post, read_answers, refused, steps, still,
+from helpers import (FAST, Later, Stalls, axis, check_envelope, get, go, http_text, nothing_reaches_klipper, ok, pin, post, read_answers, refused, steps, still,
                      wait_for)
 
 LATEST_S = 0.1   # the issue's bound
@@ -264,6 +264,61 @@ def test_our_stop_outlives_a_restart_by_others(homed):
     ok(post(homed, "system/reset"))
     assert homed.sim_cmd("status")["mcu"]["boots"] == boots
     assert safety(homed)["emergency_stop_active"] is False
+
+
+def test_resets_join(homed):
+    """Somebody impatient asks again while Klipper restarts: it is restarted once, and both are told that it is done."""
+    stop(homed)
+    boots = homed.sim_cmd("status")["mcu"]["boots"]
+    first = Later(post, homed, "system/reset", timeout=40)
+    wait_for("Klipper goes", lambda: get(homed, "status")[1]["data"]["klipper"]["state"] == "disconnected")
+    second = Later(post, homed, "system/reset", timeout=40)
+    assert ok(first.answer())["reset_complete"] is True and ok(second.answer())["reset_complete"] is True
+    assert homed.sim_cmd("status")["mcu"]["boots"] == boots + 1
+    assert safety(homed)["emergency_stop_active"] is False
+
+
+def test_reset_goes_on_without_its_client(homed):
+    def recorded():
+        return [e["command"] for e in ok(get(homed, "queue/history?limit=100"))["entries"]].count("reset")
+    before = recorded()
+    stop(homed)
+    with socket.create_connection(("127.0.0.1", homed.port)) as s:
+        s.sendall(http_text("POST", "/api/v1/system/reset", b"{}"))
+        wait_for("Klipper goes", lambda: get(homed, "status")[1]["data"]["klipper"]["state"] == "disconnected")
+    wait_for("it is released", lambda: not safety(homed)["emergency_stop_active"], 40)
+    wait_for("it is kept", lambda: recorded() == before + 1)
+
+
+def test_stop_in_a_reset(homed):
+    """The reset was asked for before the stop: it must not take it away."""
+    stop(homed)
+    reset = Later(post, homed, "system/reset", timeout=40)
+    wait_for("Klipper goes", lambda: get(homed, "status")[1]["data"]["klipper"]["state"] == "disconnected")
+    again = Later(post, homed, "system/emergency_stop", {"reason": "again"})
+    refused(reset.answer(), "EMERGENCY_STOP_ACTIVE")
+    answer = check_envelope(again.answer())
+    assert answer["status"] == "success" or answer["error_code"] == "TIMEOUT", answer  # Klipper was away, and may have come back too late for it
+    wait_for("Klipper is back", lambda: homed.klippy_state()[0] in ("ready", "shutdown"), 40)
+    assert safety(homed)["emergency_stop_active"] is True
+    refused(post(homed, "motion/home"), "EMERGENCY_STOP_ACTIVE")
+    ok(post(homed, "system/reset", timeout=40))
+    assert safety(homed)["emergency_stop_active"] is False
+
+
+def test_stop_while_as_many_wait_as_may(homed):
+    """448 requests wait for a move's end; one more is refused at once, and the stop comes through, on a connection that is new."""
+    move = long_move(homed)
+    wait = http_text("POST", "/api/v1/motion/wait", b"{}", ["Idempotency-Key: all-the-same"])
+    with contextlib.ExitStack() as stack:
+        for _ in range(447):
+            stack.enter_context(socket.create_connection(("127.0.0.1", homed.port))).sendall(wait)
+        wait_for("they wait", lambda: get(homed, "version")[1].get("error_code") == "QUEUE_FULL")
+        refused(get(homed, "version"), "QUEUE_FULL")
+        asked = stop(homed)
+        stopped(homed, asked)
+        refused(move.answer(), "EMERGENCY_STOP_ACTIVE")
+    ok(post(homed, "system/reset", timeout=40))
 
 
 def test_reset_of_what_is_not_stopped(homed):

@@ -11,6 +11,7 @@ import pytest
 
 import helpers
 from helpers import X_STEP, Later, get, go, ok, pin, post, query, refused, steps, wait_for
+from ws_client import Client
 
 # Pins of the test alone: one that Klipper inverts, one that can be dimmed by Klipper's own clock, a switch sensor (which needs print_stats, and so virtual_sdcard).
 EXTRA = """
@@ -123,15 +124,35 @@ def test_read_after_write_never_shows_the_old_value(machine):
     assert query(machine, **{"output_pin valve2": None})["output_pin valve2"]["value"] == 0
 
 
+def test_a_text_that_is_kept_ends_with_a_write(machine):
+    """What all pins are and the status are kept between two pushes: a write in between is not told as if it were not."""
+    for i in range(8):
+        value = 1 - i % 2
+        ok(get(machine, "gpio/read_all")), ok(get(machine, "status"))
+        write(machine, "valve2", value)
+        told = {p["pin"]: p for p in ok(get(machine, "gpio/read_all"))["pins"]}["valve2"]
+        assert told["state"] == value or told["stale"] is True, told
+        status = ok(get(machine, "status"))
+        assert status["actuators"]["valve2"] == value or status["stale"] is True, status
+        read(machine, "valve2")  # waits for it
+
+
 def test_read_of_a_pin_that_waits_for_motion(machine):
     """The write is accepted and Klipper acts on it after the move: the old value is never told as fresh."""
     go(machine, x=50, y=50)
     ok(post(machine, "motion/move", {"x": 75, "feedrate": 1500}))  # one second
     write(machine, "valve2", 1)
+    status = ok(get(machine, "status"))
+    assert status["actuators"]["valve2"] == 1 or status["stale"] is True, status
     data = read(machine, "valve2")
     assert data["state"] == 1 or data["stale"] is True, data
     all_pins = {p["pin"]: p for p in ok(get(machine, "gpio/read_all"))["pins"]}
     assert all_pins["valve2"]["state"] == 1 or all_pins["valve2"]["stale"] is True
+    with Client(machine) as c:
+        c.subscribe("gpio", "status")
+        for told in (c.state["gpio"]["pins"]["valve2"]["state"], c.state["gpio"]), (c.state["status"]["actuators"]["valve2"], c.state["status"]):
+            assert told[0] == 1 or told[1]["stale"] is True, told
+        c.until(lambda: c.state["gpio"]["pins"]["valve2"]["state"] == 1 and not c.state["gpio"]["stale"] and not c.state["status"]["stale"])
     machine.sim_cmd("wait_pin PD3 1 20000", timeout=25)
     wait_for("the new value", lambda: read(machine, "valve2")["state"] == 1)
     write(machine, "valve2", 0, wait=True)
@@ -200,7 +221,9 @@ def test_live_read_of_a_pin(machine):
     for press, state in (("press", "PRESSED"), ("release", "RELEASED")):
         machine.sim_cmd(f"{press} start_button")
         wait_for("Klipper knows", lambda state=state: query(machine, **{"gcode_button start_button": None})["gcode_button start_button"]["state"] == state)
-        assert read(machine, "start_button", live="true")["state"] == int(press == "press")
+        asked = time.time()
+        told = read(machine, "start_button", live="true")
+        assert told["state"] == int(press == "press") and told["stale"] is False and told["timestamp"] > asked - 0.01, "it is of the question, not of the last push"
     write(machine, "valve1", 1)
     assert read(machine, "valve1", live="true")["state"] == 1
     write(machine, "valve1", 0)

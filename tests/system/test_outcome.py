@@ -77,6 +77,18 @@ def test_a_command_and_its_repeat(homed):
     assert (entry["state"], entry["error_code"]) == ("interrupted", "OUTCOME_UNKNOWN")
 
 
+def test_a_refusal_leaves_its_key_free(homed):
+    """Nothing was done, so the same request may be made again once it can be."""
+    key = {"Idempotency-Key": f"refused-{time.monotonic_ns()}"}
+    request = {"x": 30, "feedrate": FAST, "wait": True}
+    helpers.unhome(homed)
+    refused(post(homed, "motion/move", request, headers=key), "HOMING_REQUIRED")
+    helpers.make_homed(homed)
+    answer = post(homed, "motion/move", request, headers=key)
+    assert ok(answer)["completed"] is True and "idempotency-replayed" not in answer[2]
+    assert axis(homed, "x") == pytest.approx(30, abs=X_STEP)
+
+
 def test_by_websocket(homed):
     with Client(homed) as c:
         later = Later(c.execute, "move", x=FAR, feedrate=SLOW, wait=True)

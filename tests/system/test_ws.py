@@ -16,8 +16,8 @@ from random import Random
 
 import pytest
 import rig
-from helpers import (X_STEP, axis, check_envelope, go, http_text, last_step, make_homed, make_ready, nothing_reaches_klipper, ok, pin, post, pushes, raw, steps,
-                     still, wait_for)
+from helpers import (X_STEP, axis, check_envelope, get, go, http_text, last_step, make_homed, make_ready, nothing_reaches_klipper, ok, pin, post, pushes, raw,
+                     steps, still, unhome, wait_for)
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Opcode
 from ws_client import GOOD, KINDS, Client, Raw, RpcFailed, frame, merge_patch, without_times
@@ -280,6 +280,17 @@ def test_closed_session_leaves_its_commands(machine):
     assert abs(axis(machine, "x") - 40) <= X_STEP and abs(axis(machine, "y") - 10) <= X_STEP
 
 
+def test_reset_of_what_is_not_stopped(machine, client):
+    """Its answer comes once the journal has it, on this edge too; and nobody misses it who has left by then."""
+    make_ready(machine)
+    with Client(machine) as leaves:
+        for _ in range(20):
+            leaves.send("execute", {"command": "reset"})
+    data = client.execute("reset")["data"]
+    assert data["reset_complete"] is True
+    assert client.execute("get_version")["status"] == "success"
+
+
 def test_counted(machine, client):
     """Sessions and commands stand in the metrics as those of REST do."""
     def metric(name):
@@ -394,6 +405,18 @@ def test_batch_execute_is_partial(machine, client):
     written = client.execute("gpio_write", pin="light", value=1, wait=True)
     client.execute("gpio_write", pin="light", value=0, wait=True)
     wait_for("the history", lambda: written["command_id"] in json.dumps(client.execute("queue_history")["data"]))
+
+
+def test_first_message_of_safety_is_of_now(machine, client):
+    """The level changes without an event: whoever subscribes is told the one of now, whatever others were told."""
+    make_ready(machine)
+    for prepare, level in ((unhome, "caution"), (make_homed, "normal")):
+        prepare(machine)
+        wait_for(level, lambda level=level: ok(get(machine, "safety/status"))["level"] == level)
+        with Client(machine) as other:
+            for c in (client, other):
+                c.subscribe("safety")
+                assert c.state["safety"]["level"] == level
 
 
 def test_stale_and_back(machine, client):
