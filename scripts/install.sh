@@ -100,9 +100,19 @@ our_cfg() {
         klipper_cfg/klipperplace.cfg
 }
 
-# True when the section stands in moonraker.conf outside our lines.
 has_section() {
-    without_ours < "$CONF" | grep -q "^\[$1\]"
+    grep -q "^\[$1\]" "$CONF"
+}
+
+# What stands between our lines, somebody's changes with it.
+ours() {
+    awk -v b="$BEGIN" -v e="$END" '$0 == e { exit } ours { print } $0 == b { ours = 1 }' "$CONF"
+}
+
+check_marks() {
+    if [ -f "$CONF" ] && grep -qxF "$BEGIN" "$CONF" && ! grep -qxF "$END" "$CONF"; then
+        die "$CONF has our first line without the last, \"$END\": nobody can say where our part ends. Put it back"
+    fi
 }
 
 without_ours() {
@@ -122,10 +132,12 @@ our_sections() {
 edit_conf() {
     [ -f "$CONF" ] || die "$CONF is not there; see --data"
     local new=$CONF.klipperplace-try
-    sed -n "\\|^$BEGIN\$|,\\|^$END\$|p" "$CONF" | grep -xF "$NO_END" > "$new.mark" || true
-    if [ -n "$(tail -c 1 "$CONF")" ]; then echo "$NO_END" > "$new.mark"; fi
-    { without_ours < "$CONF"; echo "$BEGIN"; cat "$new.mark"; our_sections; echo "$END"; } > "$new"
-    rm "$new.mark"
+    ours > "$new.ours"
+    if [ -n "$(tail -c 1 "$CONF")" ]; then echo "$NO_END" >> "$new.ours"; fi
+    our_sections > "$new.more"
+    if [ -s "$new.more" ] && grep -q '^\[' "$new.ours"; then echo >> "$new.ours"; fi
+    { without_ours < "$CONF"; echo "$BEGIN"; cat "$new.ours" "$new.more"; echo "$END"; } > "$new"
+    rm "$new.ours" "$new.more"
     if cmp -s "$new" "$CONF"; then rm "$new"; return; fi
     write "$CONF" < "$new"
     rm "$new"
@@ -146,8 +158,10 @@ unit_text() {
 # Written by scripts/install.sh of KlipperPlace.
 [Unit]
 Description=KlipperPlace: pick-and-place interface beside Moonraker
-After=network.target moonraker.service
-Wants=moonraker.service
+After=network-online.target moonraker.service
+Wants=network-online.target moonraker.service
+# However often it ends: an address that comes late, or a mistake in klipperplace.cfg that is mended, is no reason to stay down.
+StartLimitIntervalSec=0
 
 [Service]
 # It says when its port is open and, by a timer of its loop, that the loop still turns. A look-up of moonraker_host that no name server answers may
@@ -210,6 +224,7 @@ add_unit() {
 install() {
     local place
     place=$(components)
+    check_marks
     [ "$packages" = no ] || install_packages
     if [ "$build" = yes ]; then
         say "building in $BUILD (minutes on a Pi, the first time)"
@@ -239,14 +254,15 @@ install() {
 
 uninstall() {
     local place
-    place=$(components)
+    check_marks
+    if ! place=$(components); then place= && say "going on without it"; fi
     if [ -f "$UNITS/$UNIT" ] && [ "$service" = yes ]; then
         root systemctl disable --now "$UNIT"
         root rm "$UNITS/$UNIT"
         root systemctl daemon-reload
         say "removed $UNITS/$UNIT"
     fi
-    if [ -L "$place/klipperplace" ]; then rm "$place/klipperplace"; say "removed $place/klipperplace"; fi
+    if [ -n "$place" ] && [ -L "$place/klipperplace" ]; then rm "$place/klipperplace"; say "removed $place/klipperplace"; fi
     rm -f moonraker_ext/klipperplace/_kp.abi3.so
     if [ -L "$EXTRA" ]; then
         rm "$EXTRA"
@@ -268,7 +284,7 @@ uninstall() {
         say "kept $CFG, which is yours by now"
     fi
     remove_link
-    if [ "$service" = yes ]; then root systemctl restart moonraker; fi
+    if [ "$service" = yes ] && [ -n "$place" ]; then root systemctl restart moonraker; fi
     say "done"
 }
 
@@ -276,7 +292,7 @@ uninstall() {
 remove_link() {
     local navi=$DATA/config/.theme/navi.json
     [ -f "$navi" ] || return 0
-    "$ENV/bin/python" - "$navi" <<'PYTHON' && say "took our link out of $navi" || say "kept $navi: it is no list of links"
+    python3 - "$navi" <<'PYTHON' && say "took our link out of $navi" || say "kept $navi: it is no list of links"
 import json, os, sys
 path = sys.argv[1]
 links = json.load(open(path, encoding="utf-8"))

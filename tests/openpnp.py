@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-CONFIG = (REPO / "klipper_cfg" / "openpnp" / "klipperplace.cfg").read_text().replace("port: 7181\n", "")
+CONFIG = (REPO / "klipper_cfg" / "openpnp" / "klipperplace.cfg").read_text()
 
 
 class Lines:

@@ -4,6 +4,7 @@ writes itself. And what people see of it: console lines, the state of queue and 
 
 Invariant: a write is done once, by one of the two.
 """
+import contextlib
 import json
 import time
 
@@ -250,5 +251,15 @@ def test_configuration_to_start_from(tmp_path):
         assert abs(helpers.axis(machine, "x")) < 0.02 and abs(helpers.axis(machine, "z")) < 0.02
         machine.gcode("PNP_OFF\nM400")
         wait_for("lights off", lambda: pin(machine, "PD4") == 0)
+        machine.gcode("G90\nG1 X50 Z-20 F6000\nM400")
+        mark = time.monotonic()
+        machine.gcode("G28 X\nM400")  # with a tip down
+        moved = [e["stepper"] for e in machine.events("motion_start") if e["t"] >= mark and e["stepper"] in ("x", "z")]
+        assert moved[0] == "z" and "x" in moved and not machine.sim_cmd("status")["crashes"]
+        script = Later(machine.gcode, "G1 X300 F300\nM400")
+        wait_for("it moves", lambda: helpers.steps(machine)["moving"])
         machine.sim_cmd("press stop")
-        wait_for("the button stops it", lambda: machine.klippy_state()[0] == "shutdown")
+        wait_for("the button stops it", lambda: machine.klippy_state()[0] == "shutdown", 10)  # of a minute
+        assert "stop button" in machine.klippy_state()[1]
+        with contextlib.suppress(rig.RpcError):  # Klipper may answer ok to an M400 that a shutdown ended
+            script.answer(10)

@@ -157,6 +157,52 @@ def test_what_people_wrote_stays(home):
     assert cfg.exists() and "/mine" in (theme / "navi.json").read_text() and "klipperplace" not in (theme / "navi.json").read_text()
 
 
+def test_what_people_wrote_between_our_lines_stays(home):
+    """An option of theirs in our section, through a second run; and nothing is cut where our last line is gone."""
+    home.run()
+    changed = home.conf.read_text().replace("config_file:", "panel: False\nconfig_file:")
+    home.conf.write_text(changed)
+    home.run()
+    assert home.conf.read_text() == changed
+    cut = changed[:changed.index("[webcam KlipperPlace]")] + "# <<< KlipperPlace\n[history]\n"
+    home.conf.write_text(cut)
+    home.run()
+    assert home.conf.read_text().count("[webcam KlipperPlace]") == 1 and "panel: False" in home.conf.read_text()
+    home.conf.write_text(broken := changed.replace("# <<< KlipperPlace\n", "[history]\n"))
+    for words in ((), ("--uninstall",)):
+        assert "without the last" in home.run(*words, good=False) and home.conf.read_text() == broken
+    home.conf.write_text(changed)
+    home.run("--uninstall")
+    assert home.conf.read_text() == CONF
+
+
+def test_uninstall_without_moonraker(home):
+    """It was taken away first: all that is ours elsewhere still goes."""
+    home.run()
+    home.asked()
+    shutil.rmtree(home.moonraker)
+    (home.path / "moonraker-env" / "bin" / "python").unlink()
+    assert "going on without it" in home.run("--uninstall")
+    assert home.conf.read_text() == CONF and not (home.extras / "klipperplace").is_symlink() and not (home.units / "klipperplace.service").exists()
+    assert home.asked() == ["disable --now klipperplace.service", "daemon-reload"]
+
+
+READ_ONLY = """
+for folder in /tmp /var/tmp; do mount --bind $folder $folder && mount -o remount,bind,ro $folder || exit 99; done
+mount --bind "$1" "$1" && mount -o remount,bind,rw "$1" || exit 99
+unset TMPDIR
+cd "$1" && ! touch /tmp/x && exec scripts/build "$2"
+"""
+
+
+def test_build_needs_no_other_folder():
+    """As the service runs it, which may write nowhere else, not even in /tmp."""
+    done = subprocess.run(["unshare", "-m", "bash", "-c", READ_ONLY, "-", rig.REPO, rig.build_dir().name], capture_output=True, text=True, timeout=300)
+    if done.returncode in (1, 99) and "mount" in done.stderr + "unshare":
+        pytest.skip(f"no right to mount: {done.stderr}")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_klipper_elsewhere_or_not_there(home):
     """The Klipper extra goes where --klipper says; without a Klipper there the rest is installed. Who takes it back is told what still names it."""
     elsewhere = home.path / "kalico"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-// For OpenPnP's scripting (JavaScript, Nashorn or Rhino): asks KlipperPlace's REST API for what G-code cannot say. Put this folder's files into
-// ~/.openpnp2/scripts; others load this one. Never tried in an OpenPnP with hardware.
+// For OpenPnP's scripting (JavaScript, Nashorn or Rhino): asks KlipperPlace's REST API for what G-code cannot say. Put what is in this
+// folder into ~/.openpnp2/scripts, Events with it: OpenPnP runs by itself only what is in Events. Others load this one. Never tried in an OpenPnP with hardware.
 var KLIPPERPLACE = "http://127.0.0.1:7180/api/v1/";
 
 // One command, e.g. klipperplace("feeder/advance", {feeder: "feeder1", distance: 4}); its data. An error is thrown, with KlipperPlace's words.
