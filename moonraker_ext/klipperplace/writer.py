@@ -149,8 +149,8 @@ class Writer:
                 kind, script, _, sensor = plan.step("ok")
             else:
                 await self.pushed_after(now_ms())
-                value = machine.sensors()[sensor]["value"]
-                kind, script, _, sensor = plan.step("sample", value)
+                told = machine.sensors()[sensor]
+                kind, script, _, sensor = plan.step("sample", told["value"] if told["known"] else None)
         result = plan.result
         return {**self.names(command, args, result["value"]), "completed": result["completed"], "gcode": plan.gcode, "execution_time": time.monotonic() - began}
 
