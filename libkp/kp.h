@@ -230,8 +230,10 @@ struct kp_sensor {
     bool configured;                /* by [sensor NAME] */
     double scale, offset;           /* value = raw * scale + offset */
     int64_t report_ms;              /* Klipper's own time between samples */
-    bool known;
-    double value;
+    bool told;                      /* Klipper has told its value since it was last ready */
+    char fault[KP_NAME_MAX];        /* a pnp_sensor's own word that its value says nothing; empty: none */
+    bool known;                     /* told, and no fault */
+    double value;                   /* as last told, with a fault too */
     int64_t changed_ms;
 };
 
@@ -701,7 +703,8 @@ KP_API bool kp_call_needs_position(const struct kp_machine *m, const struct kp_c
  * Gives *out. KP_INTERNAL_ERROR: out of memory. */
 KP_API enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const struct kp_call *call, bool flush, struct kp_faults *f);
 KP_API void kp_seq_free(struct kp_seq *s);
-/* Tells the sequence what happened and gets what to do next. KP_EV_START first; KP_EV_OK after a script or settle that worked; KP_EV_SAMPLE with value; KP_EV_ERROR with
+/* Tells the sequence what happened and gets what to do next. KP_EV_START first; KP_EV_OK after a script or settle that worked; KP_EV_SAMPLE with value, or with
+ * NAN and, where it is known, what the sensor does instead as the message of *error ("has a fault (5.00 V is out of range)"), else NULL; KP_EV_ERROR with
  * *error (borrowed) for a script that failed, a foreign move, a lost connection: the answer is then KP_ACT_FAIL, or, where Klipper refused a script
  * (KP_EXECUTION_FAILED) that left something to undo, first the script that does. Where Klipper's words in *error are those of a PNP_WAIT in the script the
  * answer is KP_ACT_SETTLE: the script has put the client's state back, what it wrote and where it ended is told from then on as of one that was accepted, and

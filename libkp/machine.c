@@ -64,7 +64,7 @@ static void forget_state(struct kp_machine *m)
     for (size_t i = 0; i < m->pin_count; i++)
         m->pins[i].known = m->pins[i].dirty = false;
     for (size_t i = 0; i < m->sensor_count; i++)
-        m->sensors[i].known = false;
+        m->sensors[i].told = m->sensors[i].known = false, m->sensors[i].fault[0] = 0;
     kp_axes_forget(m);
     for (size_t i = 0; i < m->motor_count; i++)
         m->motors[i].known = false;
@@ -287,15 +287,21 @@ static void pin_told(struct kp_machine *m, struct kp_str object, struct kp_str f
 static void sensor_told(struct kp_machine *m, struct kp_str object, struct kp_str field, const struct kp_value *v, int64_t now_ms)
 {
     double raw;
-    if (!value_number(v, &raw))
+    bool number = value_number(v, &raw), fault = kp_str_eq(field, "fault") && kp_str_starts(object, "pnp_sensor ");
+    if (!number && !fault)
         return;
     for (size_t i = 0; i < m->sensor_count; i++) {
         struct kp_sensor *s = &m->sensors[i];
-        if (!kp_str_eq(object, s->object) || !kp_str_eq(field, s->field))
+        if (!kp_str_eq(object, s->object))
             continue;
-        s->value = raw * s->scale + s->offset;
-        s->known = true;
-        s->changed_ms = now_ms;
+        if (fault) {
+            kp_str_clean(s->fault, v->kind == KP_STR ? v->str : kp_str_of(""));
+        } else if (kp_str_eq(field, s->field)) {
+            s->value = raw * s->scale + s->offset;
+            s->told = true;
+            s->changed_ms = now_ms;
+        }
+        s->known = s->told && !s->fault[0]; /* Klipper tells only what changes: a fault that goes leaves the value as it was told */
     }
 }
 

@@ -61,7 +61,8 @@ static void sensor_add(struct kp_machine *m, const struct kp_sensor *old, size_t
     to->changed_ms = INT64_MIN;
     for (size_t i = 0; i < old_count; i++)
         if (strcmp(old[i].object, to->object) == 0 && strcmp(old[i].name, to->name) == 0) {
-            to->known = old[i].known;
+            to->told = old[i].told, to->known = old[i].known;
+            memcpy(to->fault, old[i].fault, sizeof to->fault);
             to->value = old[i].value;
             to->changed_ms = old[i].changed_ms;
         }

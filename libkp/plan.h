@@ -75,6 +75,7 @@ struct kp_seq {
     int last_script;   /* PLAN_NONE before the first */
     int unmet;         /* the check at which the last script ended; PLAN_NONE: none */
     double heard;      /* the level that it told last; NAN: none yet */
+    char silent[KP_TEXT_MAX]; /* why the sensor told none; empty: nothing is known of that */
     struct plan_ramp ramp;
     bool failing;      /* on the way out; failure holds why */
     struct kp_error failure;

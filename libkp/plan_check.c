@@ -63,7 +63,7 @@ static double level_at(const struct kp_seq *s, const char *at)
 }
 
 /* "PNP_WAIT: vac -70.000 kPa after 0.012 s"; an end: "PNP_WAIT: vac is -20.000 kPa, not below -40.000, after 0.310 s", or "PNP_WAIT: vac gave no sample, not
- * below -40.000, after 0.310 s". */
+ * below -40.000, after 0.310 s", or the same of one that "has a fault (5.00 V is out of range)". */
 bool plan_check_heard(struct kp_seq *s, const struct plan_script *script, const char *words, bool end)
 {
     const char *at = script->check_count > 0 ? strstr(words, SAYS) : NULL;
@@ -71,9 +71,13 @@ bool plan_check_heard(struct kp_seq *s, const struct plan_script *script, const 
     if (!at || strncmp(at + sizeof SAYS - 1, s->inside, n) != 0 || at[sizeof SAYS - 1 + n] != ' ')
         return false;
     at += sizeof SAYS + n;
+    const char *wanted;
     for (size_t i = 0; end && i < script->check_count; i++)
-        if (strstr(at, below(s, &script->checks[i].level) ? ", not below " : ", not above ")) {
+        if ((wanted = strstr(at, below(s, &script->checks[i].level) ? ", not below " : ", not above "))) {
             s->unmet = (int)i;
+            size_t said = (size_t)(wanted - at) < sizeof s->silent ? (size_t)(wanted - at) : sizeof s->silent - 1;
+            memcpy(s->silent, at, said);
+            s->silent[said] = 0;
             s->heard = strncmp(at, "is ", 3) == 0 ? level_at(s, at + 3) : NAN;
             return true;
         }

@@ -252,8 +252,13 @@ static void ask(struct kp_seq *s, struct kp_action *out)
 static void vacuum_failure(struct kp_seq *s, const struct plan_step *step, double level)
 {
     struct kp_error *e = &s->failure;
-    kp_error_set(e, KP_VACUUM_FAILED, "vacuum", "%s: nozzle %s %s, level %g %s, wanted %g or %s", step->name, s->nozzle,
-                 step->held ? "holds no part" : "still holds the part", level, s->unit, step->level, step->at_most ? "less" : "more");
+    const char *more = step->at_most ? "less" : "more";
+    if (isnan(level))
+        kp_error_set(e, KP_VACUUM_FAILED, "vacuum", "%s: nozzle %s shows no level, its sensor %s, wanted %g or %s", step->name, s->nozzle,
+                     s->silent[0] ? s->silent : "gave no sample", step->level, more);
+    else
+        kp_error_set(e, KP_VACUUM_FAILED, "vacuum", "%s: nozzle %s %s, level %g %s, wanted %g or %s", step->name, s->nozzle,
+                     step->held ? "holds no part" : "still holds the part", level, s->unit, step->level, more);
     e->got = level;
     e->min = step->at_most ? NAN : step->level;
     e->max = step->at_most ? step->level : NAN;
@@ -404,6 +409,9 @@ void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct 
         s->at = s->end;
         break;
     case KP_EV_SAMPLE:
+        s->silent[0] = 0;
+        if (error)
+            memcpy(s->silent, error->message, sizeof s->silent);
         judge(s, value);
         break;
     }

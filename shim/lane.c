@@ -210,10 +210,12 @@ static void sample(struct lane *n)
     struct kp_error e;
     if (kp_machine_pushed_ms(n->machine) < n->action_ms + s->report_ms)
         return;
-    if (foreign_move(n, &e))
+    if (foreign_move(n, &e)) {
         step(n, KP_EV_ERROR, 0, &e);
-    else
-        step(n, KP_EV_SAMPLE, s->known ? s->value : NAN, NULL);
+        return;
+    }
+    kp_error_set(&e, KP_VACUUM_FAILED, NULL, "has a fault (%s)", s->fault);
+    step(n, KP_EV_SAMPLE, s->known ? s->value : NAN, s->fault[0] ? &e : NULL);
 }
 
 /* ---- the start of a job ---- */

@@ -23,6 +23,7 @@ class Writer:
         self.lines = None           # console lines while a script runs
         self.rows = _kp.commands()
         server.register_event_handler("server:gcode_response", self.on_line)
+        mirror.heard.append(self.on_state)
 
     def on_line(self, line):
         if self.lines is not None:
@@ -40,6 +41,13 @@ class Writer:
         if command == "pwm_ramp":
             return await self.ramp(args)
         return await self.run_here(command, args, text)
+
+    def on_state(self):
+        """A ramp does not outlive the Klipper it was asked of: one that is back before the next step is a machine that nobody has commanded."""
+        if not self.mirror.ready:
+            for name in list(self.ramps):
+                logging.warning(f"klipperplace: the ramp of {name} ended early: Klipper is not ready any more")
+                self.end_ramp(name)
 
     def end_ramp(self, name):
         task = self.ramps.pop(name, None)
@@ -78,8 +86,6 @@ class Writer:
                 if await self.shim_before(accepted + action[3] / 1000):
                     return await self.hand_over(args, steps, done)
                 async with self.lock:
-                    if not self.mirror.ready:
-                        return
                     elapsed = time.monotonic() - accepted
                     action = await self.ramp_step(plan, plan.step("time", elapsed * 1000))
                     done = min(int(elapsed / args["duration"] * steps + 0.01), steps - 1)
@@ -143,8 +149,8 @@ class Writer:
                 kind, script, _, sensor = plan.step("ok")
             else:
                 await self.pushed_after(now_ms())
-                value = machine.sensors()[sensor]["value"]
-                kind, script, _, sensor = plan.step("sample", value)
+                told = machine.sensors()[sensor]
+                kind, script, _, sensor = plan.step("sample", told["value"] if told["known"] else None)
         result = plan.result
         return {**self.names(command, args, result["value"]), "completed": result["completed"], "gcode": plan.gcode, "execution_time": time.monotonic() - began}
 
@@ -180,14 +186,16 @@ class Writer:
 
     async def pushed_after(self, since):
         deadline = time.monotonic() + SETTLE_S
-        while not (self.mirror.pushed_ms or 0) > since:
-            left = deadline - time.monotonic()
-            if left <= 0 or not await self.mirror.next_push(left):
-                raise errors.make(self.server, "TIMEOUT", 504, "Klipper took the command and tells nothing", may_still_run=True)
-            if not self.mirror.ready:
+        while True:
+            if not self.mirror.ready:  # also when it went right behind that push: what it forgot then was not shown
                 state = self.mirror.machine.state()
                 raise errors.make(self.server, "KLIPPY_DISCONNECTED", 503, f"Klipper took the command and is not ready any more: {state['klippy']}",
                                   klipper={"state": state["klippy"], "message": state["message"]})
+            if (self.mirror.pushed_ms or 0) > since:
+                return
+            left = deadline - time.monotonic()
+            if left <= 0 or not await self.mirror.next_push(left):
+                raise errors.make(self.server, "TIMEOUT", 504, "Klipper took the command and tells nothing", may_still_run=True)
 
     async def settle(self, since):
         """Waits for a push after `since` that shows every pin as it was written."""

@@ -78,7 +78,7 @@ static PyObject *on_step(PyObject *self, PyObject *args)
         if (PyErr_Occurred())
             return NULL;
         kp_error_set(&e, KP_EXECUTION_FAILED, NULL, "%s", message);
-        kp_seq_step(p->s, events[i].ev, value, &e, &a);
+        kp_seq_step(p->s, events[i].ev, value, events[i].ev == KP_EV_ERROR ? &e : NULL, &a);
         return action(p, &a);
     }
     return PyErr_Format(PyExc_ValueError, "no event %s", name);

@@ -3,6 +3,7 @@
 
 Invariant: a value told is one that Klipper showed; what Klipper has not shown is an error, and what is old is called stale.
 """
+import contextlib
 import json
 import time
 
@@ -292,6 +293,43 @@ def test_klipper_shuts_down(machine):
     assert "webhooks" in str(e) and e.data["errors"]
     Later(machine.moonraker_call, "printer.firmware_restart")
     wait_for("fresh again", lambda: not stale(machine), 60)
+
+
+@pytest.mark.parametrize("late", (False, True))
+def test_ramp_ends_with_its_klipper(machine, late):
+    """A stop and a restart between two steps: the next one does not switch anything on a machine that nobody has commanded since. Late: Moonraker stands
+    still meanwhile and hears of both at once."""
+    wait_for("fresh", lambda: up(machine) and not stale(machine), 60)
+    for step_s in (8, 40):  # the longer one for a machine that is too busy to restart Klipper in the shorter
+        args = {"pin": "lamp", "start_value": 0.2, "end_value": 1, "duration": 2 * step_s, "steps": 2}
+        ask(machine, Unix, "pwm_control/ramp", args, True)
+        due = time.monotonic() + step_s
+        if late:
+            machine.moonraker.pause()
+        try:
+            rig.rpc(machine.klippy_socket, "emergency_stop", {})
+            wait_for("the stop", lambda: klippy(machine) == "shutdown", 20)
+            restarted = time.monotonic()
+            with contextlib.suppress(ConnectionError):  # it may be gone before it has answered
+                rig.rpc(machine.klippy_socket, "gcode/firmware_restart", {})
+            wait_for("Klipper again", lambda: klippy(machine) == "ready", 60)
+        finally:
+            if late:
+                machine.moonraker.resume()
+        wait_for("fresh again", lambda: up(machine) and not stale(machine), 60)
+        if time.monotonic() < due:
+            break
+    assert time.monotonic() < due
+    time.sleep(due + 1 - time.monotonic())
+    assert [e for e in machine.events("pin") if e.get("pin") == "PD8" and e["t"] > restarted and e["value"] > 0] == [] and pin(machine, "PD8") == 0
+
+
+def klippy(machine):
+    """Klipper's state by itself; None: it is not there."""
+    try:
+        return rig.rpc(machine.klippy_socket, "info", {}, 5)["state"]
+    except (OSError, rig.RpcError):
+        return None
 
 
 def test_moonraker_restarts(machine):

@@ -410,8 +410,24 @@ def test_wait_sensor_stuck(fast):
     fast.sim_cmd("adc PE1 1")
     wait_for("fault", lambda: sensor(fast)["fault"] == "5.00 V is out of range", 20)
     assert fast.klippy_state()[0] == "ready"
+    assert sensor(fast)["value"] < -100  # which no wait may take for a level
+    with pytest.raises(rig.RpcError, match=r"vac has a fault \(5.00 V is out of range\), not below -50.000, after"):
+        fast.gcode("PNP_WAIT SENSOR=vac BELOW=-50 TIMEOUT=0.5\nSET_PIN PIN=valve1 VALUE=1")
+    fast.sim_cmd("adc PE1 0")  # 11 kPa by its line
+    wait_for("the other fault", lambda: sensor(fast)["fault"] == "0.00 V is out of range", 20)
+    with pytest.raises(rig.RpcError, match=r"vac has a fault \(0.00 V is out of range\), not above -50.000, after"):
+        fast.gcode("PNP_WAIT SENSOR=vac ABOVE=-50 TIMEOUT=0.5\nSET_PIN PIN=valve1 VALUE=1")
+    assert fast.sim_cmd("pin PD2")["value"] == 0
     fast.sim_cmd("adc PE1 auto")
     wait_for("no fault", lambda: sensor(fast)["fault"] is None, 20)
+    fast.sim_cmd("adc PE1 1")
+    wait_for("fault", lambda: sensor(fast)["fault"], 20)
+    script = waiting(fast)
+    time.sleep(0.3)
+    assert not script.done
+    fast.sim_cmd("adc PE1 0.8")  # back while it waits: a good sample counts as ever
+    script.answer(40)
+    fast.sim_cmd("adc PE1 auto")
 
 
 # ---- what ends it ----------------------------------------------------------------------------------------------------------

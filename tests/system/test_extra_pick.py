@@ -24,6 +24,7 @@ unit: kPa
 calibration:
     0.5, 0
     4.5, -90
+valid_voltage: 0.2, 4.8
 [pnp_sensor slow]
 sensor_pin: PE6
 report_time: 1.0
@@ -151,6 +152,50 @@ def test_sensor_stuck_at_no_vacuum(ready):
     assert body["details"]["step"] == "verify_pick"
     assert body["details"]["errors"][0]["got"] == pytest.approx(0, abs=2)
     off_and_up(ready, "N2")
+
+
+def torn_off(machine, inside):
+    """No level of a sensor that reports a fault is one for a check: neither that of full scale for a part that is held nor that of 0 V for one let go."""
+    add_part(machine, 60, 60)
+    whole = ok(post(machine, "pnp/pick_and_place", job("N2")))
+    assert any(line.startswith("PNP_WAIT") for line in whole["gcode"]) == inside
+    machine.sim_cmd("remove_parts 0 0 400 400")
+    place = {"nozzle": "N2", "feedrate": 6000}
+    for volts, level, command, body, step in (("5.00", -101.25, "pnp/pick_and_place", job("N2"), "verify_pick"), ("0.00", 11.25, "pnp/place", place, "verify_place")):
+        go(machine, x=60, y=60, nozzle="N2")
+        machine.sim_cmd(f"adc PE1 {float(volts) / 5:g}")
+        wait_for("the read goes on", lambda want=level: read_level(machine) == pytest.approx(want, abs=0.1), 20)
+        failed = refused(post(machine, command, body), "VACUUM_FAILED")
+        assert failed["details"]["step"] == step
+        assert f"its sensor has a fault ({volts} V is out of range), wanted" in failed["error_message"], failed
+        assert failed["details"]["errors"][0].get("got") is None
+        off_and_up(machine, "N2")
+        machine.sim_cmd("adc PE1 auto")
+        wait_for("no fault", lambda: fault_of(machine) is None, 20)
+
+
+def read_level(machine):
+    return ok(machine.get("/api/v1/sensor/read?sensor=vacuum2&live=true"))["value"]
+
+
+def fault_of(machine):
+    """Of the nozzle's sensor, whichever it is called in this machine."""
+    found = machine.moonraker_call("printer.objects.list")["objects"]
+    name = next(n for n in found if n.startswith("pnp_sensor vac"))
+    return machine.moonraker_call("printer.klipperplace.read", {"objects": {name: None}})["status"][name]["fault"]
+
+
+def test_torn_off(ready):
+    torn_off(ready, inside=True)
+
+
+def test_torn_off_and_asked_between_scripts(make_rig):
+    """The same of a sensor whose name no script can write, so that its level is sampled."""
+    machine = make_rig(extras=True, printer_extra=PRINTER.replace("pnp_sensor vac", "pnp_sensor vac-2"),
+                       klipperplace_extra=SENSOR.format(report_s=0.02).replace("pnp_sensor vac", "pnp_sensor vac-2"), world_extra=WORLD)
+    helpers.make_homed(machine)
+    wait_for("the first sample", lambda: fault_of(machine) is None, 30)
+    torn_off(machine, inside=False)
 
 
 def test_part_that_is_not_let_go(ready):

@@ -316,6 +316,46 @@ static void test_sensors(void **state)
     kp_machine_free(m);
 }
 
+/* What a pnp_sensor says of itself: with a fault its value is none for a check, and still what was told last. Klipper tells only what changes. */
+static void test_sensor_faults(void **state)
+{
+    static const char cfg[] = "[sensor vac]\nobject: pnp_sensor vac\n[sensor raw]\nobject: pnp_sensor vac\nfield: raw\n"
+                              "[sensor flow]\nobject: controller_fan board\nfield: rpm\n";
+    static const struct kp_value none = { .kind = KP_NULL };
+    struct kp_machine *m = make(cfg, true);
+    (void)state;
+    assert_int_equal(kp_machine_resolve(m, NULL), KP_OK);
+    const struct kp_sensor *vac = kp_machine_sensor(m, 0), *raw = kp_machine_sensor(m, 1), *flow = kp_machine_sensor(m, 2);
+    told(m, "pnp_sensor vac", "value", none, 1);
+    told(m, "pnp_sensor vac", "fault", text("no sample"), 1);
+    assert_true(!vac->known && vac->changed_ms == INT64_MIN);
+    told(m, "pnp_sensor vac", "fault", none, 2);
+    assert_false(vac->known); /* still nothing told */
+    told(m, "pnp_sensor vac", "value", number(-70), 3);
+    told(m, "pnp_sensor vac", "raw", number(0.7), 3);
+    told(m, "controller_fan board", "rpm", number(10), 3);
+    assert_true(vac->known && raw->known && flow->known);
+    told(m, "pnp_sensor vac", "fault", text("5.00 V is out of range"), 4);
+    told(m, "controller_fan board", "fault", text("not a word of ours"), 4);
+    assert_true(!vac->known && !raw->known && flow->known);
+    assert_string_equal(vac->fault, "5.00 V is out of range");
+    told(m, "pnp_sensor vac", "value", number(-101.25), 5);
+    assert_true(!vac->known && vac->value == -101.25 && vac->changed_ms == 5);
+    assert_int_equal(kp_machine_resolve(m, NULL), KP_OK);
+    assert_true(!vac->known && vac->told);
+    told(m, "pnp_sensor vac", "fault", none, 6);
+    assert_true(vac->known && raw->known && vac->value == -101.25);
+    told(m, "pnp_sensor vac", "fault", text("no sample"), 7);
+    kp_machine_reset(m);
+    feed(m, rich_rows, COUNT(rich_rows), rich_objects, COUNT(rich_objects));
+    assert_int_equal(kp_machine_resolve(m, NULL), KP_OK);
+    vac = kp_machine_sensor(m, 0);
+    assert_true(!vac->known && !vac->fault[0]);
+    told(m, "pnp_sensor vac", "value", number(-1), 8);
+    assert_true(vac->known);
+    kp_machine_free(m);
+}
+
 static void test_motors(void **state)
 {
     struct kp_machine *m = make("", true);
@@ -485,7 +525,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain), cmocka_unit_test(test_outputs), cmocka_unit_test(test_aliases), cmocka_unit_test(test_fans_heaters),
-        cmocka_unit_test(test_watched), cmocka_unit_test(test_sensors), cmocka_unit_test(test_motors), cmocka_unit_test(test_feeders),
+        cmocka_unit_test(test_watched), cmocka_unit_test(test_sensors), cmocka_unit_test(test_sensor_faults), cmocka_unit_test(test_motors), cmocka_unit_test(test_feeders),
         cmocka_unit_test(test_mcodes), cmocka_unit_test(test_vacuum), cmocka_unit_test(test_many), cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("parts", tests, NULL, NULL);

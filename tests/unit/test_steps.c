@@ -252,6 +252,46 @@ static void a_check_in_another_unit(void **state)
     kp_machine_free(m);
 }
 
+/* A level that nobody knows is told as that, with what is known of why. */
+static void a_level_that_is_none(void **state)
+{
+    (void)state;
+    static const char fault[] = "verify_pick: nozzle N1 shows no level, its sensor has a fault (5.00 V is out of range), wanted -40 or less";
+    static const char silent[] = "verify_pick: nozzle N1 shows no level, its sensor gave no sample, wanted -40 or less";
+    static const char low[] = "verify_pick: nozzle N1 holds no part, level -12.5 kPa, wanted -40 or less";
+    static const struct { const char *machine, *says; double value; const char *message; } rows[] = {
+        { "inside", "PNP_WAIT: vac1 has a fault (5.00 V is out of range), not below -40.000, after 0.311 s", NAN, fault },
+        { "inside", "PNP_WAIT: vac1 gave no sample, not below -40.000, after 0.311 s", NAN, silent },
+        { "inside", "PNP_WAIT: vac1 is -12.500 kPa, not below -40.000, after 0.311 s", NAN, low },
+        { "outside", "has a fault (5.00 V is out of range)", NAN, fault }, { "outside", NULL, NAN, silent }, { "outside", NULL, -12.5, low },
+    };
+    struct kp_action a;
+    struct kp_error e;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_machine *m = fixture_machine(rows[i].machine);
+        struct kp_seq *s = plan_text(m, "pick", false, &faults);
+        assert_non_null(s);
+        kp_error_set(&e, KP_EXECUTION_FAILED, NULL, "%s", rows[i].says);
+        kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+        if (strcmp(rows[i].machine, "inside") == 0) {
+            kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
+            kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+        } else {
+            kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+            assert_int_equal(a.kind, KP_ACT_SAMPLE);
+            kp_seq_step(s, KP_EV_SAMPLE, rows[i].value, rows[i].says ? &e : NULL, &a);
+        }
+        assert_string_equal(a.step, "release");
+        kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
+        assert_int_equal(a.kind, KP_ACT_FAIL);
+        assert_int_equal(a.error.code, KP_VACUUM_FAILED);
+        assert_string_equal(a.error.message, rows[i].message);
+        assert_true(isnan(a.error.got) == (rows[i].message != low) && kp_seq_result(s)->has_level == (rows[i].message == low));
+        kp_seq_free(s);
+        kp_machine_free(m);
+    }
+}
+
 /* Only its own words on its own sensor make an error a bad level; what comes in while the end is looked at ends it. */
 static void an_error_is_no_bad_level(void **state)
 {
@@ -259,6 +299,7 @@ static void an_error_is_no_bad_level(void **state)
     static const struct { enum kp_err code; const char *words; bool bad; } rows[] = {
         { KP_EXECUTION_FAILED, "PNP_WAIT: vac1 is 0.000 kPa, not below -40.000, after 0.310 s", true },
         { KP_EXECUTION_FAILED, "PNP_WAIT: vac1 gave no sample, not below -40.000, after 0.310 s", true },
+        { KP_EXECUTION_FAILED, "PNP_WAIT: vac1 has a fault (5.00 V is out of range), not below -40.000, after 0.310 s", true },
         { KP_OUTCOME_UNKNOWN, "PNP_WAIT: vac1 is 0.000 kPa, not below -40.000, after 0.310 s", false },
         { KP_EXECUTION_FAILED, "PNP_WAIT: vac2 is 0.000 kPa, not below -40.000, after 0.310 s", false },
         { KP_EXECUTION_FAILED, "PNP_WAIT: vac11 is 0.000 kPa, not below -40.000, after 0.310 s", false },
@@ -506,7 +547,7 @@ int main(void)
         cmocka_unit_test(as_many_depths_as_tries),
         cmocka_unit_test(a_check_inside_a_script),
         cmocka_unit_test(a_check_in_another_unit),
-        cmocka_unit_test(an_error_is_no_bad_level),
+        cmocka_unit_test(a_level_that_is_none), cmocka_unit_test(an_error_is_no_bad_level),
         cmocka_unit_test(an_error_from_outside_ends_it),
         cmocka_unit_test(what_was_switched_is_put_back_when_refused),
         cmocka_unit_test(a_ramp_tells_pin_writes_and_lateness),

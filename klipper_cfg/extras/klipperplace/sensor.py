@@ -2,7 +2,7 @@
 """[pnp_sensor NAME], an analog sensor in its own unit, and PNP_WAIT, which fails a script unless a sensor gets there in time.
 
 Invariant: a sensor never shuts the machine down; what is wrong with it is its `fault`. PNP_WAIT counts only samples taken after all that stands before it
-was done.
+was done, and none outside valid_voltage: such a value says nothing of the machine.
 """
 import inspect
 
@@ -78,14 +78,17 @@ class PnpSensor:
             return self.fault
         if age > 3 * self.report_s + LATE_S:
             return "no sample"
+        return self._out_of_range(raw)
+
+    def _out_of_range(self, raw):
         if self.valid and not self.valid[0] <= raw * self.volts <= self.valid[1]:
             return "%.2f V is out of range" % (raw * self.volts,)
         return None
 
     def latest(self):
-        """(print time, value) of the last sample."""
+        """(print time, value, what is wrong with it or None) of the last sample."""
         print_time, raw = self.sample
-        return print_time, self.value_of(raw)
+        return print_time, self.value_of(raw), self._out_of_range(raw)
 
     def get_status(self, eventtime):
         print_time, raw = self.sample
@@ -105,7 +108,7 @@ class OfTemperature:
         self.obj, self.adc, self.report_s = obj, adc, 0.3
 
     def latest(self):
-        return live.sample_of(self.adc)[0], self.obj.get_status(0.0)["temperature"]
+        return live.sample_of(self.adc)[0], self.obj.get_status(0.0)["temperature"], None
 
 
 class WaitCommand:
@@ -142,19 +145,19 @@ class WaitCommand:
         after = max(toolhead.print_time, sensor.adc.get_mcu().estimated_print_time(began))
         step = min(0.005, sensor.report_s / 2)
         turns = (3 * sensor.report_s + LATE_S) / step  # for a first sample, counted so that a time in which this computer stood still is no time
-        now, seen = began, None
+        now = began
         while True:
             raise_if_shut_down(self.printer)
-            at, value = sensor.latest()
-            if at >= after:
-                seen = round(value, 3)  # as the status tells it
+            at, value, fault = sensor.latest()
+            seen = round(value, 3)  # as the status tells it
+            if at >= after and not fault:
                 if seen <= below if below is not None else seen >= above:
                     gcmd.respond_info("PNP_WAIT: %s %.3f %s after %.3f s" % (name, seen, sensor.unit, now - began), log=False)
                     return
             turns -= 1
-            if now - began >= timeout and (seen is not None or turns <= 0):
+            if now - began >= timeout and (at >= after or turns <= 0):
                 break
             now = self.reactor.pause(min(now + step, began + timeout + 0.001) if now - began < timeout else now + step)
         wanted = "below %.3f" % (below,) if below is not None else "above %.3f" % (above,)
-        shown = "gave no sample" if seen is None else "is %.3f %s" % (seen, sensor.unit)
+        shown = "gave no sample" if at < after else "has a fault (%s)" % (fault,) if fault else "is %.3f %s" % (seen, sensor.unit)
         raise gcmd.error("PNP_WAIT: %s %s, not %s, after %.3f s" % (name, shown, wanted, now - began))
