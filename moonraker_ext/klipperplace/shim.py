@@ -79,6 +79,8 @@ class Shim:
             self.connection.call_method(method, [params])
 
     async def run(self, command, parameters, timeout_s):
+        if self.connection is None:
+            raise errors.make(self.server, "MOONRAKER_DISCONNECTED", 503, "klipperplaced has just gone: nothing was sent")
         number = next(self.ids)
         future = self.pending[number] = asyncio.get_running_loop().create_future()
         self.connection.call_method("klipperplace_request", [{"id": number, "command": command, "parameters": parameters}])

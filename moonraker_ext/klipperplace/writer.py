@@ -33,14 +33,21 @@ class Writer:
         """Runs a command of API v1 to its end; its data."""
         if any(p["name"] == "wait" for p in self.rows[command]["params"]):
             args = {**args, "wait": True}
-        if self.shim.here or command == "pwm_ramp":
-            self.mirror.machine.check(command, args, text)  # the same words for what is wrong, and no text where a number is expected
-            args = self.typed(command, args) if text else args
-        if self.shim.here:
-            return await self.shim.run(command, args, self.rows[command]["timeout_s"] or SHIM_S)
-        if command == "pwm_ramp":
-            return await self.ramp(args)
-        return await self.run_here(command, args, text)
+        if not self.shim.here:
+            done = await (self.ramp(self.checked(command, args, text)) if command == "pwm_ramp" else self.run_here(command, args, text))
+            if done is not None:
+                return done
+        return await self.run_there(command, self.checked(command, args, text))
+
+    def checked(self, command, args, text):
+        """The same words for what is wrong, and no text where a number is expected."""
+        self.mirror.machine.check(command, args, text)
+        return self.typed(command, args) if text else args
+
+    async def run_there(self, command, args):
+        if "pin" in args:  # a ramp of ours that is about to be handed over must not come behind it
+            self.end_ramp(self.mirror.machine.pin(args["pin"])["name"])
+        return await self.shim.run(command, args, self.rows[command]["timeout_s"] or SHIM_S)
 
     def on_state(self):
         """A ramp does not outlive the Klipper it was asked of: one that is back before the next step is a machine that nobody has commanded."""
@@ -55,12 +62,15 @@ class Writer:
             task.cancel()
 
     async def ramp(self, args):
-        """Leads a PWM pin from one value to another, as planned by libkp; answers when Klipper shows the first value. Steps go between other writes."""
+        """Leads a PWM pin from one value to another, as planned by libkp; answers when Klipper shows the first value. Steps go between other writes.
+        None: the shim came before the first."""
         began = time.monotonic()
         name = self.mirror.machine.pin(args["pin"])["name"]
         plan = self.mirror.machine.plan("pwm_ramp", args)
         self.end_ramp(name)
         async with self.lock:
+            if self.shim.here:
+                return None
             self.end_ramp(name)  # one that began meanwhile
             plan_at = await self.ramp_step(plan, plan.step("start"))
             accepted = time.monotonic()
@@ -84,8 +94,12 @@ class Writer:
         try:
             while action[0] == "delay":
                 if await self.shim_before(accepted + action[3] / 1000):
-                    return await self.hand_over(args, steps, done)
+                    if await self.hand_over(args, steps, done):
+                        return
+                    continue
                 async with self.lock:
+                    if self.shim.here:
+                        continue
                     elapsed = time.monotonic() - accepted
                     action = await self.ramp_step(plan, plan.step("time", elapsed * 1000))
                     done = min(int(elapsed / args["duration"] * steps + 0.01), steps - 1)
@@ -99,20 +113,25 @@ class Writer:
         return self.shim.here
 
     async def hand_over(self, args, steps, done):
-        """One gate: what is left of a ramp becomes the shim's, unless the pin was written meanwhile. A shim that has just come reads Klipper first."""
+        """One gate: what is left of a ramp becomes the shim's, unless the pin was written meanwhile. A shim that has just come reads Klipper first.
+        False: the shim has gone, and nothing was sent."""
         await self.pushed_after(now_ms())
         share, span = done / steps, args["end_value"] - args["start_value"]
-        p, now = self.mirror.machine.pin(args["pin"]), args["start_value"] + span * share
-        if abs((1 - p["value"] if p["asked_inverted"] else p["value"]) - now) <= SHOWN:
-            rest = {**args, "start_value": now, "duration": args["duration"] * (1 - share), "steps": steps - done}
-            deadline = time.monotonic() + SETTLE_S
-            while True:
-                try:
-                    return await self.shim.run("pwm_ramp", rest, SHIM_S)
-                except self.server.error as e:
-                    if not str(e).startswith(("KLIPPY_DISCONNECTED", "MOONRAKER_DISCONNECTED", "PIN_NOT_FOUND")) or time.monotonic() > deadline:
-                        raise
-                await asyncio.sleep(LOOK_S)
+        now = args["start_value"] + span * share
+        rest = {**args, "start_value": now, "duration": args["duration"] * (1 - share), "steps": steps - done}
+        deadline = time.monotonic() + SETTLE_S
+        while self.shim.here:
+            p = self.mirror.machine.pin(args["pin"])
+            if abs((1 - p["value"] if p["asked_inverted"] else p["value"]) - now) > SHOWN:
+                return True
+            try:
+                await self.shim.run("pwm_ramp", rest, SHIM_S)
+                return True
+            except self.server.error as e:
+                if not str(e).startswith(("KLIPPY_DISCONNECTED", "MOONRAKER_DISCONNECTED", "PIN_NOT_FOUND")) or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(LOOK_S)
+        return False
 
     def typed(self, command, args):
         """Checked arguments of a query string as JSON would have them."""
@@ -127,8 +146,9 @@ class Writer:
         return {name: one(name, value) for name, value in args.items()}
 
     async def run_here(self, command, args, text):
+        """None: the shim came before it could begin."""
         async with self.lock:
-            return await self.locked(command, args, text)
+            return None if self.shim.here else await self.locked(command, args, text)
 
     async def locked(self, command, args, text):
         began = time.monotonic()

@@ -205,6 +205,29 @@ def test_shim_goes_and_comes(machine):
     wait_for("it is announced to it", lambda: up(machine) and announced(machine), 60)
 
 
+def test_write_that_waited_goes_through_the_shim_that_came(machine):
+    """The component's own script is in Klipper's way for a while; what waits behind it is the shim's when that is there by then."""
+    def by_the_shim():
+        return [e["command"] for e in ok(machine.get("/api/v1/queue/history?limit=100"))["entries"]].count("pwm_set")
+    before = by_the_shim()
+    machine.shim.kill()
+    wait_for("it is missed", lambda: not status(machine)["shim"]["connected"], 20)
+    busy = Later(machine.gcode, "G4 P8000")
+    wait_for("Klipper is busy", lambda: machine.klippy_state()[0] == "ready" and time.monotonic() > busy.began + 0.5)
+    first = Later(blower, machine, 0.5)
+    time.sleep(0.3)
+    second = Later(machine.moonraker_call, "api.pwm_control.set", {"pin": "light", "value": 0.5}, timeout=60)
+    machine.shim.start()
+    machine.wait_shim_ready()
+    wait_for("it is announced again", lambda: announced(machine), 30)
+    if busy.done:
+        pytest.skip("this machine took longer than eight seconds to start the shim")
+    assert first.answer()["speed"] == 0.5 and second.answer()["value"] == 0.5
+    assert by_the_shim() == before + 1
+    assert blower(machine, 0)["speed"] == 0
+    ok(post(machine, "pwm/set", {"pin": "light", "value": 0, "wait": True}))
+
+
 def test_ramp_is_handed_over(machine):
     """A ramp that the component leads by itself is the shim's when that comes: it goes on, and a write in the shim's lane ends it."""
     machine.shim.kill()
