@@ -307,10 +307,12 @@ static enum kp_err set_state(struct kp_modal *g)
 static enum kp_err ask(struct kp_modal *g, enum kp_gcode_kind kind)
 {
     struct modal_item *item = modal_item(g, kind);
-    double unit = g->next.inches ? MM_PER_INCH : 1;
-    const struct kp_axis *a;
-    for (size_t i = 0; i < KP_AXES_MAX; i++)
-        item->position[i] = (a = kp_machine_axis(g->m, i)) ? (g->next.at[i] - g->next.offset[i]) / (a->rotary ? 1 : unit) : NAN;
+    for (size_t i = 0; i < KP_AXES_MAX; i++) {
+        const struct kp_axis *a = kp_machine_axis(g->m, i);
+        item->offset[i] = g->next.offset[i];
+        item->unit[i] = a && !a->rotary && g->next.inches ? MM_PER_INCH : 1;
+        item->position[i] = a ? (g->next.at[i] - item->offset[i]) / item->unit[i] : NAN;
+    }
     return KP_OK;
 }
 
@@ -434,13 +436,19 @@ void kp_modal_restart(struct kp_modal *g)
 
 void kp_modal_sync(struct kp_modal *g)
 {
-    const struct kp_axis *a;
     double at[3] = { NAN, NAN, NAN };
     g->taken = g->item_count = 0;
     g->now.homes = g->now.unhomes = 0;
     kp_machine_commanded(g->m, at);
-    for (size_t i = 0; i < KP_AXES_MAX; i++)
-        g->now.at[i] = i < 3 ? at[i] : (a = kp_machine_axis(g->m, i)) && a->tracked ? a->position : NAN;
+    memcpy(g->now.at, at, sizeof at);
+    kp_modal_sync_extra(g);
+}
+
+void kp_modal_sync_extra(struct kp_modal *g)
+{
+    const struct kp_axis *a;
+    for (size_t i = 3; i < KP_AXES_MAX; i++)
+        g->now.at[i] = (a = kp_machine_axis(g->m, i)) && a->tracked ? a->position : NAN;
 }
 
 const char *kp_modal_put_back(struct kp_modal *g)
@@ -490,6 +498,8 @@ bool kp_modal_next(struct kp_modal *g, struct kp_gcode_action *out)
     out->text = item->text < 0 ? NULL : g->pool + item->text;
     memcpy(out->target, item->target, sizeof out->target);
     memcpy(out->position, item->position, sizeof out->position);
+    memcpy(out->offset, item->offset, sizeof out->offset);
+    memcpy(out->unit, item->unit, sizeof out->unit);
     out->writes = &g->writes[item->first_write];
     out->write_count = item->write_count;
     out->axes = item->axes;

@@ -57,7 +57,7 @@ struct modal_item {
     size_t first_write, write_count;
     struct kp_axis_write axes[KP_AXES_MAX];
     size_t axis_count;
-    double target[3], position[KP_AXES_MAX];
+    double target[3], position[KP_AXES_MAX], offset[KP_AXES_MAX], unit[KP_AXES_MAX];
     struct modal_arc arc;
 };
 

@@ -150,9 +150,9 @@ static void report_position(struct gcode_session *s)
     const struct kp_axis *a;
     memcpy(position, s->action.position, sizeof position);
     place_check(s, position);
-    for (size_t i = 3; (a = kp_machine_axis(s->m, i)); i++)
-        if (isnan(position[i]) && !a->homed && !(s->known >> i & 1u))
-            position[i] = 0; /* as Klipper tells X, Y and Z before they are homed; nothing absolute is done there */
+    for (size_t i = 3; (a = kp_machine_axis(s->m, i)); i++) /* the table is everybody's: REST may have turned it meanwhile */
+        position[i] = a->lost ? NAN : a->tracked ? (a->position - s->action.offset[i]) / s->action.unit[i]
+                                                 : 0; /* as Klipper tells X, Y and Z before they are homed; nothing absolute is done there */
     char lost = gcode_reply_position(text, s->m, position);
     if (lost) {
         snprintf(why, sizeof why, "it is not known where axis %c stands: home it with G28", lost);

@@ -51,7 +51,6 @@ struct gcode_session {
     bool written[KP_PINS_MAX];   /* since the last barrier */
     int64_t happened_ms;         /* the last barrier ended */
     double klipper_at[3], at[3]; /* where Klipper said the head is then; where our last line leaves it */
-    unsigned known;              /* axes that this client has seen homed, as bits */
     bool sync_owed, restart_owed;
     int64_t sync_after_ms;
     char put_back[GCODE_TEXT_MAX]; /* script that a failed one left undone; "": none */

@@ -202,11 +202,9 @@ static bool synced(struct gcode_session *s)
 static void line_begin(struct gcode_session *s)
 {
     struct kp_gcode_fault fault;
-    const struct kp_axis *a;
     s->begun = true;
-    for (size_t i = 0; (a = kp_machine_axis(s->m, i)); i++)
-        s->known |= (unsigned)a->homed << i;
     foreign_check(s);
+    kp_modal_sync_extra(s->g);
     if (kp_modal_line(s->g, &s->line, &fault) != KP_OK)
         gcode_fail(s, fault.error.message);
     else

@@ -205,6 +205,19 @@ def test_a_foreign_move_is_seen(homed, client):
     assert axis(homed, "x") == pytest.approx(78.125, abs=X_STEP)
 
 
+def test_an_axis_turned_by_rest(homed, client):
+    """The angle that is told and turned from is the machine's, whoever turned it."""
+    assert client.ask("G28 A") == ["ok"]
+    client.ask("G1 A90")
+    client.ask("M400")
+    ok(post(homed, "motion/move", {"a": 45, "wait": True}))
+    assert client.ask("M114")[0].endswith(" A:45.0000 B:0.0000")
+    client.ask("G91 G1 A10 G90")
+    assert client.ask("M114")[0].endswith(" A:55.0000 B:0.0000")
+    assert helpers.position(homed)["position"]["a"] == 55
+    assert client.ask("G1 A0") == ["ok"]
+
+
 def test_modes_of_others_do_not_matter(homed, client):
     """A G91, an offset and a speed factor left by somebody at the console, and ours are not left to them."""
     homed.gcode("SAVE_GCODE_STATE NAME=_test\nG91\nM220 S50\nSET_GCODE_OFFSET X=5")

@@ -226,6 +226,9 @@ def test_what_others_do_is_seen_with_the_extra(make_rig):
                  "MANUAL_STEPPER STEPPER=rotation1 SET_POSITION=5\nMANUAL_STEPPER STEPPER=rotation1 GCODE_AXIS=A"):
         machine.gcode(text)
         wait_for("it is seen", lambda: "a" not in helpers.position(machine)["homed_axes"])
+        for _ in range(2):  # another connection knows no more
+            with Lines(machine) as c:
+                assert c.ask("M114") == ["!! it is not known where axis A stands: home it with G28"]
         assert "b" in helpers.position(machine)["homed_axes"]
         wait_for("joined", lambda: joined(machine) == ["a", "b"])
         refused(post(machine, "motion/move", {"a": 10}), "HOMING_REQUIRED")

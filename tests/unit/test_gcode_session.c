@@ -335,6 +335,42 @@ static void an_unknown_rotary_axis_is_no_report(void **state)
     assert_string_equal(replies(), "ok\n!! it is not known where axis A stands: home it with G28\n");
 }
 
+static void somebody_else_turns_an_axis(void **state)
+{
+    (void)state;
+    send_text("G1 A90\nG92 A100\nM400\n");
+    work();
+    replies();
+    kp_machine_axis_written(p.r.m, 3, 45, true); /* REST, meanwhile */
+    p.now_ms += 1000;
+    send_text("M114\n");
+    work();
+    assert_string_equal(replies(), "ok C: X:100.0000 Y:50.0000 Z:0.0000 A:55.0000 C:0.0000\n");
+    send_text("G91 G1 A10 G90\n");
+    assert_non_null(strstr(p.script.text, " MOVE=55 "));
+    work();
+    kp_machine_axis_written(p.r.m, 3, 20, true); /* while this client's work is under way */
+    send_text("M114\n");
+    work();
+    assert_string_equal(replies(), "ok\nok C: X:100.0000 Y:50.0000 Z:0.0000 A:30.0000 C:0.0000\n");
+}
+
+/* Another connection knows no more about an axis than the one that lost it. */
+static void an_unknown_axis_stays_unknown(void **state)
+{
+    (void)state;
+    port_klippy(&p, KP_KLIPPY_SHUTDOWN);
+    port_klippy(&p, KP_KLIPPY_READY);
+    gcode_session_free(p.s);
+    p.s = gcode_session_new(p.r.m, &p.options, &p.up, NULL);
+    send_text("M114\n");
+    work();
+    assert_string_equal(replies(), "!! it is not known where axis A stands: home it with G28\n");
+    send_text("G28 A\nM114\n");
+    work();
+    assert_string_equal(replies(), "ok\n" AT("100.0000"));
+}
+
 #define PLAIN(test) cmocka_unit_test_setup_teardown(test, open_plain, close_it)
 
 int main(void)
@@ -346,7 +382,7 @@ int main(void)
         PLAIN(a_refused_script_puts_the_acceleration_back),
         PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
-        PLAIN(waits_until_axes_are_joined),
+        PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
         cmocka_unit_test_setup_teardown(own_home_script, open_home, close_it),
     };
