@@ -125,16 +125,16 @@ static void home(struct gcode_session *s)
 /* Where the head is is Klipper's to say; where ours is no further than its rounding, ours has the decimals. True when it is elsewhere. */
 static bool place_check(struct gcode_session *s, double position[KP_AXES_MAX])
 {
-    double unit = s->inches ? 25.4 : 1;
     bool off = false;
     for (int i = 0; i < 3; i++) {
         double target = s->action.target[i], is = s->klipper_at[i];
         if (fabs(target - is) <= NEAR_MM)
             continue;
         off = true;
-        log_line(LOG_WARNING, "gcode", "position axis=%c ours=%.4f klipper=%.3f", "XYZ"[i], target, is);
+        if (!isnan(target))
+            log_line(LOG_WARNING, "gcode", "position axis=%c ours=%.4f klipper=%.3f", "XYZ"[i], target, is);
         if (position)
-            position[i] = isnan(target) ? is / unit : position[i] + (is - target) / unit;
+            position[i] = (is - s->action.offset[i]) / s->action.unit[i];
     }
     if (off) {
         s->sync_owed = true;

@@ -44,7 +44,6 @@ struct gcode_session {
     struct lane_script script;
 
     bool ready;                  /* Klipper is */
-    bool inches;
     bool work;                   /* accepted since the last barrier and perhaps not yet done */
     bool settling;               /* a reply waits for pins: the next barrier lets it go */
     bool spaced;                 /* a pin was written twice since the last barrier */

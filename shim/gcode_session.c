@@ -103,13 +103,6 @@ static bool is_code(const struct kp_gcode_line *line, char letter, unsigned code
     return line->command_count > 0 && line->commands[0].letter == letter && line->commands[0].code == code;
 }
 
-static void note_units(struct gcode_session *s)
-{
-    for (size_t i = 0; i < s->line.command_count; i++)
-        if (s->line.commands[i].letter == 'G' && (s->line.commands[i].code == 200 || s->line.commands[i].code == 210))
-            s->inches = s->line.commands[i].code == 200;
-}
-
 /* Takes the halt off, where the machine can be used. */
 static void carry_on(struct gcode_session *s)
 {
@@ -207,8 +200,6 @@ static void line_begin(struct gcode_session *s)
     kp_modal_sync_extra(s->g);
     if (kp_modal_line(s->g, &s->line, &fault) != KP_OK)
         gcode_fail(s, fault.error.message);
-    else
-        note_units(s);
 }
 
 /* One step of the line under way. False: something is waited for. */

@@ -106,6 +106,27 @@ static void klippers_place_counts(void **state)
     assert_true(strstr(p.log, "G1 X78.125 ") != NULL);
 }
 
+/* Where only Klipper knows, its place is still told in the client's coordinates and units, those in force at the M114. */
+static void a_report_behind_a_word_of_klippers(void **state)
+{
+    (void)state;
+    gcode_session_free(p.s);
+    p.options.klipper_commands = true;
+    p.s = gcode_session_new(p.r.m, &p.options, &p.up, NULL);
+    send_text("G92 X0 Y10\nM300 M114\n");
+    work();
+    assert_string_equal(replies(), "ok\nok C: X:0.0000 Y:10.0000 Z:0.0000 A:0.0000 C:0.0000\n");
+    send_text("M114 G20\n");
+    p.r.at[0] = 125.4;
+    work();
+    assert_string_equal(replies(), "ok C: X:25.4000 Y:10.0000 Z:0.0000 A:0.0000 C:0.0000\n");
+    kp_mappings_add(p.r.maps, kp_str_of("PARK_IN"), kp_str_of("['G20', 'M114']"), &(struct kp_error){ .code = KP_OK });
+    p.r.at[0] = 150.8;
+    send_text("G21\nPARK_IN\n");
+    work();
+    assert_string_equal(replies(), "ok\nok C: X:2.0000 Y:0.3937 Z:0.0000 A:0.0000 C:0.0000\n");
+}
+
 static void a_pin_holds_its_ok_and_nothing_else(void **state)
 {
     (void)state;
@@ -382,6 +403,7 @@ int main(void)
         PLAIN(a_refused_script_puts_the_acceleration_back),
         PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
+        PLAIN(a_report_behind_a_word_of_klippers),
         PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
         cmocka_unit_test_setup_teardown(own_home_script, open_home, close_it),
