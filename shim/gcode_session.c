@@ -170,16 +170,21 @@ static void foreign_check(struct gcode_session *s)
     memcpy(s->at, is, sizeof is);
 }
 
+static void note_place(struct gcode_session *s)
+{
+    if (!kp_machine_commanded(s->m, s->at))
+        s->at[0] = s->at[1] = s->at[2] = NAN;
+}
+
 /* Brings the modal state up to what the machine is. False: Klipper has yet to tell. */
 static bool synced(struct gcode_session *s)
 {
-    if (s->ready && kp_machine_joining(s->m) >= 0) { /* how an axis is moved is not known yet */
-        s->restart_owed = true;
-        return false;
-    }
+    if (s->ready && kp_machine_joining(s->m) >= 0)
+        return false; /* how an axis is moved is not known yet */
     if (s->restart_owed && s->ready) {
         s->restart_owed = false;
         kp_modal_restart(s->g);
+        note_place(s);
     }
     if (!s->sync_owed)
         return true;
@@ -187,8 +192,7 @@ static bool synced(struct gcode_session *s)
         return false;
     s->sync_owed = false;
     kp_modal_sync(s->g);
-    if (!kp_machine_commanded(s->m, s->at))
-        s->at[0] = s->at[1] = s->at[2] = NAN;
+    note_place(s);
     return true;
 }
 
@@ -257,8 +261,7 @@ struct gcode_session *gcode_session_new(const struct kp_machine *m, const struct
     s->ready = kp_machine_klippy_state(m) == KP_KLIPPY_READY;
     s->happened_ms = LONG_AGO;
     s->work = true; /* of others, for all we know */
-    if (!kp_machine_commanded(m, s->at))
-        s->at[0] = s->at[1] = s->at[2] = NAN;
+    note_place(s);
     return s;
 }
 

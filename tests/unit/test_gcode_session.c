@@ -305,6 +305,29 @@ static void waits_until_axes_are_joined(void **state)
     assert_string_equal(replies(), "ok\n");
 }
 
+/* Somebody let go of an axis, which is joined anew: that axis is unhomed, and nothing else changes. */
+static void an_axis_joined_anew_changes_no_other(void **state)
+{
+    (void)state;
+    send_text("G1 A30\nG92 X0 Y5\nG91 G1 X10\nM204 S500\n");
+    work();
+    replies();
+    tell(p.r.m, "print_stats", "state", text_value("printing"));
+    kp_machine_axis_joined(p.r.m, 3, true);
+    tell(p.r.m, "print_stats", "state", text_value("complete"));
+    assert_int_equal(kp_machine_joining(p.r.m), 3);
+    send_text("G1 X1 G90\n");
+    kp_machine_axis_joined(p.r.m, 3, true);
+    p.log[0] = 0;
+    port_push(&p);
+    assert_non_null(strstr(p.log, "M204 S500; G1 X111 F1500; M204 S3000;"));
+    work();
+    send_text("G1 X2 Y2\nG1 A0\n");
+    work();
+    assert_non_null(strstr(p.log, "M204 S500; G1 X102 Y47 F1500; M204 S3000;"));
+    assert_string_equal(replies(), "ok\nok\n!! axis a is not homed: home it, or move it relative\n");
+}
+
 static void own_home_script(void **state)
 {
     (void)state;
@@ -403,7 +426,7 @@ int main(void)
         PLAIN(a_refused_script_puts_the_acceleration_back),
         PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
-        PLAIN(a_report_behind_a_word_of_klippers),
+        PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
         PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
         cmocka_unit_test_setup_teardown(own_home_script, open_home, close_it),
