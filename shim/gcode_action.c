@@ -252,7 +252,10 @@ void gcode_act(struct gcode_session *s)
         gcode_say(s, text);
         return;
     case KP_DO_PAUSE: gcode_fail(s, "M0 and M1 are for files: nobody here could let the stream go on"); return;
-    case KP_DO_STOP: gcode_fail(s, "emergency stop by M112"); return;
+    case KP_DO_STOP: /* of a mapped command: one that stands in the stream was seen when it came */
+        gcode_fail(s, GCODE_STOPPED);
+        s->up->stop(s->up->to);
+        return;
     }
 }
 

@@ -14,6 +14,7 @@
 #define NEAR_MM 0.0010001    /* Klipper tells 3 decimals: a place this near is ours */
 #define FRESH_MS 50          /* an M114 so soon after the M400 before it needs no barrier of its own: OpenPnP sends the two as a pair */
 #define LOOK_MS 1            /* what is asked this much later covers what has just been answered */
+#define GCODE_STOPPED "emergency stop by M112"
 #define LONG_AGO (INT64_MIN / 2)
 
 /* What is waited for. PUSH: what Klipper tells after `sync_after_ms`. SAMPLE: a sensor's value of after `happened_ms`. */

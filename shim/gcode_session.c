@@ -297,7 +297,7 @@ void gcode_session_take(struct gcode_session *s, const char *bytes, size_t n)
         s->waiting += ev != KP_GCODE_STOP;
     }
     if (stop) {
-        gcode_halt(s, "emergency stop by M112");
+        gcode_halt(s, GCODE_STOPPED);
         s->up->stop(s->up->to);
     }
     gcode_run(s);

@@ -256,6 +256,19 @@ static void m112_is_seen_while_lines_wait(void **state)
                                    "!! halted by: emergency stop by M112\n");
 }
 
+static void m112_of_a_mapped_command_stops(void **state)
+{
+    (void)state;
+    kp_mappings_add(p.r.maps, kp_str_of("PANIC"), kp_str_of("['M112']"), &(struct kp_error){ .code = KP_OK });
+    send_text("G1 X110\nPANIC\nG1 X120\nM999\n");
+    assert_int_equal(p.stops, 0); /* in its turn */
+    work();
+    assert_int_equal(p.stops, 1);
+    assert_int_equal(p.scripts, 1);
+    assert_string_equal(replies(), "ok\n!! emergency stop by M112\n!! halted by: emergency stop by M112\n"
+                                   "!! the machine is not ready (ready): reset it, then home it\n");
+}
+
 static void no_more_than_a_thousand_lines_wait(void **state)
 {
     (void)state;
@@ -426,7 +439,7 @@ int main(void)
         PLAIN(a_refused_script_puts_the_acceleration_back),
         PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
-        PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
+        PLAIN(m112_of_a_mapped_command_stops), PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
         PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
         cmocka_unit_test_setup_teardown(own_home_script, open_home, close_it),
