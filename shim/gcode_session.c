@@ -103,17 +103,23 @@ static bool is_code(const struct kp_gcode_line *line, char letter, unsigned code
     return line->command_count > 0 && line->commands[0].letter == letter && line->commands[0].code == code;
 }
 
-/* Takes the halt off, where the machine can be used. */
+/* M999 takes the halt off, where the machine can be used. What stands behind it in its line is done then. */
 static void carry_on(struct gcode_session *s)
 {
     char why[GCODE_TEXT_MAX];
     s->halted = false;
-    if (s->ready && !kp_safety_latched(s->m)) {
-        reply(s, "ok");
-        return;
+    if (!s->ready || kp_safety_latched(s->m)) {
+        snprintf(why, sizeof why, "the machine is not ready (%s): reset it, then home it",
+                 s->ready ? "stopped" : kp_klippy_name(kp_machine_klippy_state(s->m)));
+        gcode_fail(s, why);
+    } else if (s->line.commands[0].count > 0) {
+        gcode_fail(s, "M999 takes no words");
+    } else {
+        s->line.command_count--;
+        memmove(s->line.commands, s->line.commands + 1, s->line.command_count * sizeof *s->line.commands);
+        if (s->line.command_count == 0)
+            reply(s, "ok");
     }
-    snprintf(why, sizeof why, "the machine is not ready (%s): reset it, then home it", kp_klippy_name(kp_machine_klippy_state(s->m)));
-    gcode_fail(s, why);
 }
 
 /* Decides about a line that has just come; one that is to be done is has_line. */

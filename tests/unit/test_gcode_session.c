@@ -203,6 +203,21 @@ static void errors_latch(void **state)
     assert_string_equal(replies(), "ok\nok C: X:0.0000 Y:0.0000 Z:0.0000 A:0.0000 C:0.0000\n");
 }
 
+static void what_stands_behind_m999_is_done(void **state)
+{
+    (void)state;
+    send_text("G1 X999\nM999 G1 X110 M115\nG1 X120\n");
+    work();
+    assert_string_equal(replies(), "!! x is 999 mm; allowed are 0 to 300 mm\n"
+                                   "FIRMWARE_NAME:KlipperPlace GcodeServer, FIRMWARE_VERSION:0.1.0, X-AXES:5, X-PAXES:3, X-SERIAL_FLOW:RTS/CTS\nok\nok\n");
+    assert_non_null(strstr(p.log, "G1 X110 "));
+    assert_int_equal(p.scripts, 2);
+    send_text("M999 G28 X\nM999 M300\nM999 X5\nM999\nM999 M999\n");
+    for (int i = 0; i < 4; i++)
+        work();
+    assert_string_equal(replies(), "ok\n!! there is no command M300 here\n!! M999 takes no words\nok\n!! there is no command M999 here\n");
+}
+
 static void a_line_that_fails_gives_no_report(void **state)
 {
     (void)state;
@@ -266,7 +281,7 @@ static void m112_of_a_mapped_command_stops(void **state)
     assert_int_equal(p.stops, 1);
     assert_int_equal(p.scripts, 1);
     assert_string_equal(replies(), "ok\n!! emergency stop by M112\n!! halted by: emergency stop by M112\n"
-                                   "!! the machine is not ready (ready): reset it, then home it\n");
+                                   "!! the machine is not ready (stopped): reset it, then home it\n");
 }
 
 static void no_more_than_a_thousand_lines_wait(void **state)
@@ -439,7 +454,7 @@ int main(void)
         PLAIN(a_refused_script_puts_the_acceleration_back),
         PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
-        PLAIN(m112_of_a_mapped_command_stops), PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
+        PLAIN(m112_of_a_mapped_command_stops), PLAIN(what_stands_behind_m999_is_done), PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
         PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
         cmocka_unit_test_setup_teardown(own_home_script, open_home, close_it),
