@@ -264,12 +264,14 @@ static void script_done(struct gcode_session *s, const char *console)
     const struct kp_gcode_action *a = &s->action;
     char text[GCODE_TEXT_MAX];
     s->work = true;
-    s->settling = s->settling || a->settle;
+    s->settling = s->settling || (a->settle && !s->cut);
     memcpy(s->at, a->target, sizeof s->at);
     for (size_t i = 0; i < s->script.write_count; i++) {
         s->spaced = s->spaced || s->written[s->script.writes[i].pin];
         s->written[s->script.writes[i].pin] = true;
     }
+    if (s->cut)
+        return;
     if (a->kind == KP_DO_ENDSTOPS) {
         gcode_reply_error(text, "", console);
         gcode_say(s, text + 3);
@@ -294,6 +296,8 @@ static void barrier_done(struct gcode_session *s, const char *console)
     s->work = s->spaced = false;
     memset(s->written, 0, sizeof s->written);
     gcode_let_go(s);
+    if (s->cut)
+        return;
     switch (s->why) {
     case FOR_REPLIES: break;
     case FOR_WAIT: place_check(s, NULL); break;

@@ -55,6 +55,7 @@ struct gcode_session {
     int64_t sync_after_ms;
     char put_back[GCODE_TEXT_MAX]; /* script that a failed one left undone; "": none */
     bool halted, ended;
+    bool cut;                    /* halted while a line was under way: what is left of it is dropped */
     size_t drop;                 /* ack: lines that waited when an error came */
     char halt[GCODE_TEXT_MAX];   /* by what */
     char in[IN_MAX], out[OUT_MAX];
@@ -66,7 +67,7 @@ struct gcode_session {
 void gcode_say(struct gcode_session *s, const char *text);
 /* The line that is under way has failed: what is left of it is dropped, and the client is halted. */
 void gcode_fail(struct gcode_session *s, const char *text);
-/* No line of the client is done from now on. */
+/* No line of the client is done from now on, and nothing more of the one under way. The caller goes on with gcode_run, or ends the line. */
 void gcode_halt(struct gcode_session *s, const char *text);
 /* Pins before the replies that are held have acted; or nobody knows whether they have. */
 void gcode_let_go(struct gcode_session *s);

@@ -30,7 +30,7 @@ void gcode_say(struct gcode_session *s, const char *text)
 /* The line has all its replies. */
 static void line_end(struct gcode_session *s)
 {
-    s->has_line = false;
+    s->has_line = s->cut = false;
     s->line_at = s->out_to;
     if (s->settling)
         s->held++;
@@ -82,6 +82,11 @@ void gcode_halt(struct gcode_session *s, const char *text)
         s->drop = s->waiting;
     else
         s->halted = true;
+    s->cut = s->has_line;
+    if (s->wait == PUSH || s->wait == SAMPLE)
+        s->wait = FREE;
+    else if (s->has_line && s->job && s->wait != PUT_BACK && s->up->take_back(s->up->to, s->job))
+        s->job = NULL, s->wait = FREE;
     log_line(LOG_WARNING, "gcode", "halted by=\"%s\" waiting=%zu", text, s->waiting);
 }
 
@@ -215,7 +220,9 @@ static void line_begin(struct gcode_session *s)
 /* One step of the line under way. False: something is waited for. */
 static bool line_step(struct gcode_session *s)
 {
-    if (s->begun && kp_modal_next(s->g, &s->action)) {
+    if (s->cut) {
+        gcode_fail(s, s->halt);
+    } else if (s->begun && kp_modal_next(s->g, &s->action)) {
         gcode_act(s);
     } else if (!synced(s)) {
         s->wait = PUSH;
@@ -369,10 +376,6 @@ void gcode_session_changed(struct gcode_session *s)
             snprintf(why, sizeof why, "Klipper is not ready: %s", kp_klippy_name(kp_machine_klippy_state(s->m)));
         s->work = true; /* no reading of before holds */
         gcode_halt(s, why);
-        if (s->wait == PUSH || s->wait == SAMPLE) {
-            s->wait = FREE;
-            gcode_fail(s, why);
-        }
     }
     gcode_run(s);
 }

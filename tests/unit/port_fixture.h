@@ -20,6 +20,7 @@ struct port_rig {
     int64_t now_ms;
     unsigned stops, scripts;
     bool full;                       /* the lane takes nothing */
+    bool behind;                     /* the script in flight has not begun: another command runs */
     char log[PORT_LOG_MAX];          /* every script, one line each, its own lines joined by "; " */
     void (*submitted)(struct port_rig *p);
 };
@@ -50,7 +51,15 @@ static inline struct lane_job *port_submit(void *to, const struct lane_script *s
     return (struct lane_job *)p;
 }
 
-static inline bool port_take_back(void *to, struct lane_job *job) { (void)to, (void)job; return false; }
+static inline bool port_take_back(void *to, struct lane_job *job)
+{
+    struct port_rig *p = to;
+    (void)job;
+    if (p->behind)
+        p->done = NULL;
+    return p->behind;
+}
+
 static inline int64_t port_now_ms(void *to) { return ((struct port_rig *)to)->now_ms; }
 static inline void port_look(void *to, int64_t in_ms) { (void)to, (void)in_ms; }
 static inline void port_wake(void *to, void *client) { (void)to, (void)client; }

@@ -284,6 +284,43 @@ static void m112_of_a_mapped_command_stops(void **state)
                                    "!! the machine is not ready (stopped): reset it, then home it\n");
 }
 
+/* Klipper went and came back while a script was with Moonraker: what is left of its line is dropped. */
+static void a_halt_drops_the_rest_of_its_line(void **state)
+{
+    (void)state;
+    static const char *const rows[] = { "G1 X110 M400 G1 X120\n", "G28 X\n", "G1 X110 M114\n", "G2 X100 Y50 I50 J40 G1 X120\n" };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        unsigned before = p.scripts;
+        send_text(rows[i]);
+        kp_machine_klippy(p.r.m, KP_KLIPPY_SHUTDOWN, "");
+        gcode_session_changed(p.s);
+        assert_string_equal(replies(), "");
+        kp_machine_klippy(p.r.m, KP_KLIPPY_READY, "");
+        fixture_status(p.r.m);
+        gcode_session_changed(p.s);
+        work();
+        assert_string_equal(replies(), "!! Klipper is not ready: shutdown\n");
+        assert_int_equal(p.scripts - before, 1);
+        send_text("M999\n");
+        assert_string_equal(replies(), "ok\n");
+        p.r.at[0] = 100, p.r.at[1] = 50;
+        work();
+    }
+}
+
+/* One that waits for another command is taken back. */
+static void a_halt_takes_back_what_has_not_begun(void **state)
+{
+    (void)state;
+    p.behind = true;
+    send_text("G1 X110\nG1 X120\n");
+    kp_machine_klippy(p.r.m, KP_KLIPPY_SHUTDOWN, "");
+    gcode_session_changed(p.s);
+    assert_null(p.done);
+    assert_string_equal(replies(), "!! Klipper is not ready: shutdown\n!! halted by: Klipper is not ready: shutdown\n");
+    assert_false(gcode_session_busy(p.s));
+}
+
 static void no_more_than_a_thousand_lines_wait(void **state)
 {
     (void)state;
@@ -454,6 +491,7 @@ int main(void)
         PLAIN(a_refused_script_puts_the_acceleration_back),
         PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
+        PLAIN(a_halt_drops_the_rest_of_its_line), PLAIN(a_halt_takes_back_what_has_not_begun),
         PLAIN(m112_of_a_mapped_command_stops), PLAIN(what_stands_behind_m999_is_done), PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
         PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
