@@ -1083,6 +1083,8 @@ KP_API void kp_modal_sync(struct kp_modal *g);
 KP_API void kp_modal_sync_extra(struct kp_modal *g);
 /* A script that failed never reached its end: besides kp_script_restore, this puts Klipper's acceleration back. NULL: it is as it was. Borrowed like text. */
 KP_API const char *kp_modal_put_back(struct kp_modal *g);
+/* True for a line whose check or meaning hangs on where the machine stands: moves, arcs, homing, offsets, mapped commands. */
+KP_API bool kp_modal_needs_place(const struct kp_modal *g, const struct kp_gcode_line *line);
 /* Checks a whole line by the machine's limits and state; then its commands are its actions and the modal state is what they make
  * of it. A fault changes nothing. All actions of the line before must have been taken. fault may be NULL. */
 KP_API enum kp_err kp_modal_line(struct kp_modal *g, const struct kp_gcode_line *line, struct kp_gcode_fault *fault);

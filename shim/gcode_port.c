@@ -268,6 +268,12 @@ static bool up_take_back(void *to, struct lane_job *job)
     return lane_take_back(app_lane(p->app), job);
 }
 
+static uint64_t up_movers(void *to)
+{
+    struct gcode_port *p = to;
+    return lane_movers(app_lane(p->app));
+}
+
 static void on_stopped(void *user, const struct app_answer *answer)
 {
     (void)user, (void)answer; /* app tells the log; the client's lines get their errors from the lane */
@@ -400,7 +406,7 @@ struct gcode_port *gcode_port_open(struct loop *l, struct app *a, const struct k
     if (!p)
         return NULL;
     p->loop = l, p->app = a, p->listener = -1;
-    p->up = (struct gcode_up){ up_submit, up_take_back, up_stop, up_now_ms, up_look, up_wake, p };
+    p->up = (struct gcode_up){ up_submit, up_take_back, up_movers, up_stop, up_now_ms, up_look, up_wake, p };
     p->pause = loop_timer_new(l, on_pause_over, p);
     const char *host = kp_config_str(c, "gcode_port", "host");
     int port = (int)kp_config_num(c, "gcode_port", "port");

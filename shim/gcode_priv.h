@@ -20,7 +20,7 @@
 /* What is waited for. PUSH: what Klipper tells after `sync_after_ms`. SAMPLE: a sensor's value of after `happened_ms`. */
 enum wait { FREE, SCRIPT, BARRIER, PUT_BACK, PUSH, SAMPLE };
 /* Whose the barrier is. */
-enum why { FOR_REPLIES, FOR_WAIT, FOR_POSITION, FOR_SENSORS, FOR_HOME };
+enum why { FOR_REPLIES, FOR_PLACE, FOR_WAIT, FOR_POSITION, FOR_SENSORS, FOR_HOME };
 
 struct gcode_session {
     const struct kp_machine *m;
@@ -45,6 +45,10 @@ struct gcode_session {
     struct lane_script script;
 
     bool ready;                  /* Klipper is */
+    uint64_t own_moves;          /* of up->movers, this client's */
+    uint64_t others_asked, others_then; /* those of others when the barrier under way was asked for, and the last that ended */
+    bool placed;                 /* a barrier has told where the head is since the client came and since Klipper was last ready */
+    bool shifted;                /* the head was not where the line under way counted on */
     bool work;                   /* accepted since the last barrier and perhaps not yet done */
     bool settling;               /* a reply waits for pins: the next barrier lets it go */
     bool spaced;                 /* a pin was written twice since the last barrier */
@@ -79,6 +83,8 @@ void gcode_run(struct gcode_session *s);
 
 /* Begins s->action. */
 void gcode_act(struct gcode_session *s);
+/* Nobody else's command of the lane can have moved anything since Klipper told where the head is. */
+bool gcode_placed(const struct gcode_session *s);
 /* Waits until all that was accepted has happened. */
 void gcode_barrier(struct gcode_session *s, enum why why);
 /* Puts back what a failed script left undone. */

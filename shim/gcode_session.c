@@ -211,6 +211,7 @@ static void line_begin(struct gcode_session *s)
 {
     struct kp_gcode_fault fault;
     s->begun = true;
+    s->shifted = false;
     foreign_check(s);
     kp_modal_sync_extra(s->g);
     if (kp_modal_line(s->g, &s->line, &fault) != KP_OK)
@@ -228,6 +229,8 @@ static bool line_step(struct gcode_session *s)
         s->wait = PUSH;
         s->up->look(s->up->to, LOOK_MS);
         return false;
+    } else if (!s->begun && s->ready && !kp_safety_latched(s->m) && !gcode_placed(s) && kp_modal_needs_place(s->g, &s->line)) {
+        gcode_barrier(s, FOR_PLACE); /* once, until somebody else moves the machine again */
     } else if (!s->begun) {
         line_begin(s);
     } else if (s->ok_said) {
@@ -375,6 +378,7 @@ void gcode_session_changed(struct gcode_session *s)
         else
             snprintf(why, sizeof why, "Klipper is not ready: %s", kp_klippy_name(kp_machine_klippy_state(s->m)));
         s->work = true; /* no reading of before holds */
+        s->placed = false;
         gcode_halt(s, why);
     }
     gcode_run(s);

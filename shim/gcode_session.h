@@ -26,6 +26,7 @@ struct gcode_options {
 struct gcode_up {
     struct lane_job *(*submit)(void *to, const struct lane_script *s, lane_done *done, void *user, struct kp_faults *f);
     bool (*take_back)(void *to, struct lane_job *job);
+    uint64_t (*movers)(void *to);      /* commands so far, of anybody, that may move something; submit may count one */
     void (*stop)(void *to);            /* M112: emergency stop */
     int64_t (*now_ms)(void *to);
     void (*look)(void *to, int64_t in_ms); /* Klipper's next word is of use then: it may be asked sooner than its push comes */

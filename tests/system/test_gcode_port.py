@@ -12,7 +12,7 @@ import pytest
 import helpers
 import openpnp
 import rig
-from helpers import PART_DEG, PART_MM, REFUSING_PIN, X_STEP, axis, footprint, nothing_reaches_klipper, ok, pin, post, steps, still, wait_for
+from helpers import PART_DEG, PART_MM, REFUSING_PIN, X_STEP, Later, axis, footprint, get, nothing_reaches_klipper, ok, pin, post, steps, still, wait_for
 from openpnp import Lines, compress, read_golden, stream
 
 GOLDEN = rig.REPO / "tests" / "golden" / "port"
@@ -205,6 +205,32 @@ def test_a_foreign_move_is_seen(homed, client):
     assert axis(homed, "x") == pytest.approx(78.125, abs=X_STEP)
 
 
+def test_the_place_is_klippers(homed):
+    """A client that has just come, and one whose lines run while REST moves: the interlock and relative moves know where the head is."""
+    with Lines(homed) as c:
+        c.ask("G21")
+        ok(post(homed, "motion/move", {"z": -31}))
+        assert c.ask("G1 X100 F6000")[0].startswith("!! X and Y are crossed at travel height only")
+        assert axis(homed, "x") == pytest.approx(150, abs=X_STEP)
+        assert c.ask("M999 G1 Z-20") == ["ok"]
+        ok(post(homed, "motion/move", {"x": 160}))
+        assert c.ask("G91 G1 X1 F6000") == ["ok"]
+        c.send("G1 X-20 F600\n")  # 2 s
+        assert c.replies(1) == ["ok"]
+        slow = Later(post, homed, "motion/move", {"x": 100, "feedrate": 6000, "wait": True})
+        wait_for("it runs", lambda: ok(get(homed, "status"))["queue"]["executing"])
+        assert c.ask("G1 X1 F6000 G90") == ["ok"]
+        assert c.ask("M114")[0].startswith("ok C: X:101.0000 ")
+        ok(slow.answer())
+    slow = Later(homed.gcode, "SAVE_GCODE_STATE NAME=_test\nG90\nG1 X110 F300\nM400\nG1 X140 F6000")
+    wait_for("it is in Klipper", lambda: helpers.query(homed, gcode_move=["position"])["gcode_move"]["position"][0] == 110)
+    with Lines(homed) as c:
+        assert c.ask("G91 G1 X1 F6000 G90") == ["ok"]
+        assert c.ask("M114")[0].startswith("ok C: X:141.0000 ")
+    slow.answer()
+    homed.gcode("RESTORE_GCODE_STATE NAME=_test")
+
+
 def test_an_axis_turned_by_rest(homed, client):
     """The angle that is told and turned from is the machine's, whoever turned it."""
     assert client.ask("G28 A") == ["ok"]
@@ -277,6 +303,7 @@ def test_ahead_of_an_error(homed, client):
 def test_unhomed(homed):
     helpers.unhome(homed)
     with Lines(homed) as c:
+        c.ask("M400")
         with nothing_reaches_klipper(homed):
             reply = c.ask("G1 X10")
             assert reply[0].startswith("!! home these axes first: x")
@@ -353,6 +380,8 @@ def test_moonraker_gone(homed, client):
     assert footprint(homed) == before
     client.sock.close()
     with Lines(homed) as again:
+        assert again.ask("M114")[0].startswith("!! it is not known where axis A stands")  # whoever asks
+        assert again.ask("G28 A B") == ["ok"]
         assert again.ask("M114")[0].startswith("ok C: X:100.0000 ")
         assert again.ask("G1 X105 M400") == ["ok"]
     still(homed)

@@ -110,9 +110,8 @@ static void klippers_place_counts(void **state)
 static void a_report_behind_a_word_of_klippers(void **state)
 {
     (void)state;
-    gcode_session_free(p.s);
     p.options.klipper_commands = true;
-    p.s = gcode_session_new(p.r.m, &p.options, &p.up, NULL);
+    port_connect(&p);
     send_text("G92 X0 Y10\nM300 M114\n");
     work();
     assert_string_equal(replies(), "ok\nok C: X:0.0000 Y:10.0000 Z:0.0000 A:0.0000 C:0.0000\n");
@@ -125,6 +124,68 @@ static void a_report_behind_a_word_of_klippers(void **state)
     send_text("G21\nPARK_IN\n");
     work();
     assert_string_equal(replies(), "ok\nok C: X:2.0000 Y:0.3937 Z:0.0000 A:0.0000 C:0.0000\n");
+}
+
+/* A client that comes while somebody moves the machine: where it stands is asked before a line that hangs on it, and only then. */
+static void a_new_client_learns_the_place_first(void **state)
+{
+    (void)state;
+    port_connect(&p);
+    send_text("G21\nG91\nM204 S500\n");
+    assert_string_equal(replies(), "ok\nok\nok\n");
+    assert_int_equal(p.scripts, 0);
+    send_text("G1 X1\nG1 X1\n");
+    p.r.at[0] = 120;
+    port_answer(&p);
+    assert_string_equal(p.log, BARRIER);
+    port_push(&p);
+    assert_non_null(strstr(p.log, "G1 X121 "));
+    work();
+    assert_non_null(strstr(p.log, "G1 X122 "));
+    assert_int_equal(p.scripts, 3);
+    assert_string_equal(replies(), "ok\nok\n");
+}
+
+/* A move of REST, a queue or another port client is in the lane before ours: the place it leaves is asked once. */
+static void a_move_of_others_is_asked_about(void **state)
+{
+    (void)state;
+    send_text("G91 G1 X1 G90\n");
+    work();
+    p.movers++;
+    p.log[0] = 0;
+    send_text("M800\nG91 G1 X1\nG1 X1\n");
+    port_answer(&p);
+    assert_null(strstr(p.log, "G1 ")); /* it waits for Klipper's word about the place */
+    p.r.at[0] = 77;
+    work();
+    work();
+    assert_non_null(strstr(p.log, "G1 X78 "));
+    assert_non_null(strstr(p.log, "G1 X79 "));
+    replies();
+    p.scripts = 0;
+    send_text("G1 X1\nG1 X1\n");
+    work();
+    assert_int_equal(p.scripts, 2);
+    assert_string_equal(replies(), "ok\nok\n");
+}
+
+/* The rest of a line counts on where its beginning ends. */
+static void a_move_of_others_within_a_line(void **state)
+{
+    (void)state;
+    send_text("G1 X110 M400 G1 Y60\n");
+    port_answer(&p);
+    p.r.at[2] = -30;
+    work();
+    assert_string_equal(replies(), "!! somebody else moved the machine during this line\n");
+    send_text("M999\nG1 X110 M114 G1 Y60\n");
+    port_push(&p);
+    port_answer(&p);
+    p.movers++; /* its script is not answered yet */
+    work();
+    assert_string_equal(replies(), "ok\n!! somebody else moved the machine during this line\n");
+    assert_null(strstr(p.log, "Y60"));
 }
 
 static void a_pin_holds_its_ok_and_nothing_else(void **state)
@@ -173,6 +234,7 @@ static void pins_written_twice_are_waited_for(void **state)
 static void reads_are_sampled_after_what_came_before(void **state)
 {
     (void)state;
+    port_connect(&p);
     send_text("M105\n");
     port_answer(&p); /* barrier */
     port_push(&p);
@@ -301,10 +363,10 @@ static void a_halt_drops_the_rest_of_its_line(void **state)
         work();
         assert_string_equal(replies(), "!! Klipper is not ready: shutdown\n");
         assert_int_equal(p.scripts - before, 1);
-        send_text("M999\n");
-        assert_string_equal(replies(), "ok\n");
         p.r.at[0] = 100, p.r.at[1] = 50;
+        send_text("M999\nM400\n");
         work();
+        assert_string_equal(replies(), "ok\nok\n");
     }
 }
 
@@ -470,8 +532,7 @@ static void an_unknown_axis_stays_unknown(void **state)
     (void)state;
     port_klippy(&p, KP_KLIPPY_SHUTDOWN);
     port_klippy(&p, KP_KLIPPY_READY);
-    gcode_session_free(p.s);
-    p.s = gcode_session_new(p.r.m, &p.options, &p.up, NULL);
+    port_connect(&p);
     send_text("M114\n");
     work();
     assert_string_equal(replies(), "!! it is not known where axis A stands: home it with G28\n");
@@ -492,6 +553,7 @@ int main(void)
         PLAIN(m112_is_seen_while_lines_wait), PLAIN(no_more_than_a_thousand_lines_wait), PLAIN(a_client_that_never_reads_is_held_up),
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
         PLAIN(a_halt_drops_the_rest_of_its_line), PLAIN(a_halt_takes_back_what_has_not_begun),
+        PLAIN(a_new_client_learns_the_place_first), PLAIN(a_move_of_others_is_asked_about), PLAIN(a_move_of_others_within_a_line),
         PLAIN(m112_of_a_mapped_command_stops), PLAIN(what_stands_behind_m999_is_done), PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
         PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
