@@ -473,6 +473,13 @@ def test_actuator_urls(homed):
     assert pin(homed, "PD2") == 0
     assert ask("a-word/output/light?value=1.0")[0] == 200
     assert ask("a-word/output/light/off")[0] == 200
+    for value in (0.5, 0.25, 0.75):  # a PWM pin has changed, too
+        mark = time.monotonic()
+        assert ask(f"a-word/output/light?value={value}")[:2] == (200, "ok\n")
+        answered = time.monotonic()
+        changed = wait_for("the light", lambda: [e["t"] for e in homed.events("pin") if e["t"] >= mark and e["pin"] == "PD4"])
+        assert changed[0] <= answered, value
+    assert ask("a-word/output/light/off")[0] == 200
     status, text, _ = ask("a-word/sensor/vacuum1")
     assert status == 200 and text == "read:-0.01\n"
     with nothing_reaches_klipper(homed):
