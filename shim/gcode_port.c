@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -289,6 +290,14 @@ static void up_stop(void *to)
         app_execute(p->app, &call, on_stopped, NULL);
 }
 
+static size_t up_unread(void *to, void *client)
+{
+    const struct client *c = client;
+    int n = 0;
+    (void)to;
+    return c->fd >= 0 && !ioctl(c->fd, FIONREAD, &n) && n > 0 ? (size_t)n : 0;
+}
+
 static int64_t up_now_ms(void *to)
 {
     (void)to;
@@ -406,7 +415,7 @@ struct gcode_port *gcode_port_open(struct loop *l, struct app *a, const struct k
     if (!p)
         return NULL;
     p->loop = l, p->app = a, p->listener = -1;
-    p->up = (struct gcode_up){ up_submit, up_take_back, up_movers, up_stop, up_now_ms, up_look, up_wake, p };
+    p->up = (struct gcode_up){ up_submit, up_take_back, up_movers, up_stop, up_unread, up_now_ms, up_look, up_wake, p };
     p->pause = loop_timer_new(l, on_pause_over, p);
     const char *host = kp_config_str(c, "gcode_port", "host");
     int port = (int)kp_config_num(c, "gcode_port", "port");

@@ -60,7 +60,9 @@ struct gcode_session {
     char put_back[GCODE_TEXT_MAX]; /* script that a failed one left undone; "": none */
     bool halted, ended;
     bool cut;                    /* halted while a line was under way: what is left of it is dropped */
-    size_t drop;                 /* ack: lines that waited when an error came */
+    uint64_t received, drop_to;  /* bytes of the stream handed in; ack: lines that begin before this one had been sent when an error came */
+    uint64_t begins;             /* the byte where the line that is being read begins */
+    bool reads_line;             /* that one has been seen */
     char halt[GCODE_TEXT_MAX];   /* by what */
     char in[IN_MAX], out[OUT_MAX];
 };

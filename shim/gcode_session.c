@@ -79,7 +79,7 @@ void gcode_halt(struct gcode_session *s, const char *text)
         return;
     snprintf(s->halt, sizeof s->halt, "%s", text);
     if (s->o->ack)
-        s->drop = s->waiting;
+        s->drop_to = s->received + s->up->unread(s->up->to, s->client);
     else
         s->halted = true;
     s->cut = s->has_line;
@@ -133,8 +133,7 @@ static void line_take(struct gcode_session *s, enum kp_gcode_event ev, const str
     s->has_line = true;
     s->line_at = s->out_to;
     s->begun = s->ok_said = s->home_sent = false;
-    if (s->drop > 0) {
-        s->drop--;
+    if (s->begins < s->drop_to) {
         reply_error(s, "not done, halted by: ", s->halt);
     } else if (s->halted && (ev == KP_GCODE_BAD || !(is_code(&s->line, 'G', 280) || is_code(&s->line, 'M', 9990)))) {
         reply_error(s, "halted by: ", s->halt);
@@ -147,9 +146,20 @@ static void line_take(struct gcode_session *s, enum kp_gcode_event ev, const str
     }
 }
 
+/* Notes where the line that is read next begins: at its first byte that is neither blank nor an end of the line before. */
+static void note_begin(struct gcode_session *s)
+{
+    for (size_t i = s->in_from; i < s->in_to && !s->reads_line; i++)
+        if (!memchr(" \t\r\n", s->in[i], 4)) {
+            s->begins = s->received - (s->in_to - i);
+            s->reads_line = true;
+        }
+}
+
 /* The next line of `in`, as far as it has come. False: none is whole. */
 static bool line_next(struct gcode_session *s)
 {
+    note_begin(s);
     struct kp_gcode_fault fault;
     struct kp_str in = { s->in + s->in_from, s->in_to - s->in_from };
     enum kp_gcode_event ev;
@@ -162,6 +172,7 @@ static bool line_next(struct gcode_session *s)
     if (ev == KP_GCODE_MORE)
         return false;
     s->waiting -= s->waiting > 0;
+    s->reads_line = false;
     line_take(s, ev, &fault);
     return true;
 }
@@ -308,6 +319,7 @@ void gcode_session_take(struct gcode_session *s, const char *bytes, size_t n)
     }
     memcpy(s->in + s->in_to, bytes, n);
     s->in_to += n;
+    s->received += n;
     while ((ev = kp_gcode_feed(&s->seen, &in, &line, &fault)) != KP_GCODE_MORE) {
         stop = stop || ev == KP_GCODE_STOP;
         s->waiting += ev != KP_GCODE_STOP;

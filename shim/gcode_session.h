@@ -28,6 +28,7 @@ struct gcode_up {
     bool (*take_back)(void *to, struct lane_job *job);
     uint64_t (*movers)(void *to);      /* commands so far, of anybody, that may move something; submit may count one */
     void (*stop)(void *to);            /* M112: emergency stop */
+    size_t (*unread)(void *to, void *client); /* bytes that the client has sent and the session has not been handed */
     int64_t (*now_ms)(void *to);
     void (*look)(void *to, int64_t in_ms); /* Klipper's next word is of use then: it may be asked sooner than its push comes */
     void (*wake)(void *to, void *client); /* the session has gone on by itself: replies may be there, and room */

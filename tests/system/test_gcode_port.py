@@ -491,6 +491,21 @@ def test_actuator_urls(homed):
         assert homed.post("/openpnp/a-word/output/valve1/on")[0] == 405
 
 
+def test_ack_drops_all_that_was_sent(make_rig):
+    """With error_reply: ack nothing that was sent before an error came is done, however much it was; what is sent after it is."""
+    machine = make_rig(klipperplace_extra=openpnp.CONFIG + "[gcode_port]\nerror_reply: ack\n")
+    helpers.tell_position(machine, x=150, y=120, z=-20)
+    with Lines(machine) as c:
+        assert c.ask("M400") == ["ok"]
+        before = steps(machine)["total_steps"]
+        c.send("G1 X999 F6000\n" + "G1 X10 F6000 ; as long as lines of OpenPnP\n" * 900)
+        replies = c.replies(2 * 901)
+        assert [r[:2] for r in replies] == ["!!", "ok"] * 901 and all(r.startswith("!! not done") for r in replies[2::2])
+        assert c.ask("G1 X151 F6000") == ["ok"] and c.ask("M114")[0].startswith("ok C: X:151.0000 ")
+        still(machine)
+        assert steps(machine)["total_steps"] - before == round(1 / X_STEP)
+
+
 # ---- what Klipper makes of coordinates -----------------------------------------------------------------------------------
 
 def test_a_transform_is_told(make_rig):

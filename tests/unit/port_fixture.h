@@ -17,6 +17,7 @@ struct port_rig {
     struct lane_script script;       /* in flight when done is set */
     lane_done *done;
     void *user;
+    size_t unread;                   /* of the client's bytes, by the session */
     int64_t now_ms;
     unsigned stops, scripts;
     uint64_t movers;                 /* as lane_movers */
@@ -63,6 +64,7 @@ static inline bool port_take_back(void *to, struct lane_job *job)
 }
 
 static inline uint64_t port_movers(void *to) { return ((struct port_rig *)to)->movers; }
+static inline size_t port_unread(void *to, void *client) { (void)client; return ((struct port_rig *)to)->unread; }
 static inline int64_t port_now_ms(void *to) { return ((struct port_rig *)to)->now_ms; }
 static inline void port_look(void *to, int64_t in_ms) { (void)to, (void)in_ms; }
 static inline void port_wake(void *to, void *client) { (void)to, (void)client; }
@@ -177,7 +179,7 @@ static inline void port_open(struct port_rig *p, bool ack, const char *home_scri
     tell(p->r.m, "temperature_sensor vacuum2", "temperature", number_value(-3.1));
     p->now_ms = 2000;
     p->options = (struct gcode_options){ .firmware_name = "KlipperPlace GcodeServer", .home_script = home_script, .mappings = p->r.maps, .ack = ack };
-    p->up = (struct gcode_up){ port_submit, port_take_back, port_movers, port_stop, port_now_ms, port_look, port_wake, p };
+    p->up = (struct gcode_up){ port_submit, port_take_back, port_movers, port_stop, port_unread, port_now_ms, port_look, port_wake, p };
     port_connect(p);
     size_t n;
     port_feed(p, "M400\n", 5);

@@ -306,6 +306,29 @@ static void ack_answers_ok_as_well_and_drops_what_waited(void **state)
     assert_string_equal(replies(), AT("110.0000"));
 }
 
+/* Also what the client has sent and nobody has read yet, a line that is cut there included; not the end of a line before. */
+static void ack_drops_what_was_on_its_way(void **state)
+{
+    (void)state;
+    p.unread = strlen("10\r\n \nG1 X2");
+    send_text("G1 X999\nG1 X");
+    assert_string_equal(replies(), "!! x is 999 mm; allowed are 0 to 300 mm\nok\n");
+    p.unread = 0;
+    send_text("10\r\n \nG1 X20\r\nM300\r");
+    port_push(&p);
+    assert_string_equal(replies(), "!! not done, halted by: x is 999 mm; allowed are 0 to 300 mm\nok\n"
+                                   "!! not done, halted by: x is 999 mm; allowed are 0 to 300 mm\nok\n!! there is no command M300 here\nok\n");
+    send_text("\nM114\n");
+    work();
+    assert_string_equal(replies(), AT("100.0000"));
+    p.unread = 1;
+    send_text("M300\r");
+    p.unread = 0;
+    send_text("\nM114\n");
+    work();
+    assert_string_equal(replies(), "!! there is no command M300 here\nok\n" AT("100.0000"));
+}
+
 static void a_refused_script_puts_the_acceleration_back(void **state)
 {
     (void)state;
@@ -556,6 +579,7 @@ int main(void)
         PLAIN(a_new_client_learns_the_place_first), PLAIN(a_move_of_others_is_asked_about), PLAIN(a_move_of_others_within_a_line),
         PLAIN(m112_of_a_mapped_command_stops), PLAIN(what_stands_behind_m999_is_done), PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
         PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
+        cmocka_unit_test_setup_teardown(ack_drops_what_was_on_its_way, open_ack, close_it),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
         cmocka_unit_test_setup_teardown(own_home_script, open_home, close_it),
     };
