@@ -24,6 +24,7 @@
 #define ACCEPTS_A_TURN 64
 #define ACCEPT_PAUSE_MS 100 /* when descriptors or memory have run out */
 #define READ_MAX 4096
+#define LAST_READS 2048 /* 8 MB: more than a socket holds */
 #define HOME_SCRIPT_MAX 1024
 
 static const char busy[] = "!! another client is connected\n";
@@ -72,14 +73,24 @@ static void client_free(struct client *c)
     free(c);
 }
 
+/* A connection that breaks may have brought an M112 just before. */
+static void read_last(struct client *c)
+{
+    char bytes[READ_MAX];
+    ssize_t n;
+    for (int i = 0; i < LAST_READS && (n = recv(c->fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0; i++)
+        gcode_session_last(c->session, bytes, (size_t)n);
+}
+
 static void client_close(struct client *c)
 {
     loop_unwatch(c->port->loop, c->fd);
+    c->in_call = true;
+    read_last(c);
     close(c->fd);
     c->fd = -1;
     loop_timer_cancel(c->stuck);
     log_line(LOG_DEBUG, "gcode", "client=closed");
-    c->in_call = true;
     gcode_session_end(c->session);
     c->in_call = false;
     if (!gcode_session_busy(c->session))

@@ -306,13 +306,29 @@ size_t gcode_session_room(const struct gcode_session *s)
     return s->waiting >= GCODE_LINES_MAX ? 0 : room < PIECE ? room : PIECE;
 }
 
-void gcode_session_take(struct gcode_session *s, const char *bytes, size_t n)
+/* Counts the lines that end in these bytes; true when an M112 does. */
+static bool look_ahead(struct gcode_session *s, const char *bytes, size_t n)
 {
     struct kp_gcode_line line;
     struct kp_gcode_fault fault;
     struct kp_str in = { bytes, n };
     enum kp_gcode_event ev;
     bool stop = false;
+    while ((ev = kp_gcode_feed(&s->seen, &in, &line, &fault)) != KP_GCODE_MORE) {
+        stop = stop || ev == KP_GCODE_STOP;
+        s->waiting += ev != KP_GCODE_STOP;
+    }
+    return stop;
+}
+
+static void stop_now(struct gcode_session *s)
+{
+    gcode_halt(s, GCODE_STOPPED);
+    s->up->stop(s->up->to);
+}
+
+void gcode_session_take(struct gcode_session *s, const char *bytes, size_t n)
+{
     if (s->in_to + n > IN_MAX) {
         memmove(s->in, s->in + s->in_from, s->in_to - s->in_from);
         s->in_to -= s->in_from, s->in_from = 0;
@@ -320,15 +336,15 @@ void gcode_session_take(struct gcode_session *s, const char *bytes, size_t n)
     memcpy(s->in + s->in_to, bytes, n);
     s->in_to += n;
     s->received += n;
-    while ((ev = kp_gcode_feed(&s->seen, &in, &line, &fault)) != KP_GCODE_MORE) {
-        stop = stop || ev == KP_GCODE_STOP;
-        s->waiting += ev != KP_GCODE_STOP;
-    }
-    if (stop) {
-        gcode_halt(s, GCODE_STOPPED);
-        s->up->stop(s->up->to);
-    }
+    if (look_ahead(s, bytes, n))
+        stop_now(s);
     gcode_run(s);
+}
+
+void gcode_session_last(struct gcode_session *s, const char *bytes, size_t n)
+{
+    if (look_ahead(s, bytes, n))
+        stop_now(s);
 }
 
 const char *gcode_session_out(const struct gcode_session *s, size_t *n)

@@ -43,6 +43,8 @@ void gcode_session_free(struct gcode_session *s);
 /* Bytes it takes now; 0: it has enough. */
 size_t gcode_session_room(const struct gcode_session *s);
 void gcode_session_take(struct gcode_session *s, const char *bytes, size_t n);
+/* Bytes of a client that is about to be closed: nothing of them is done, but an M112 among them stops the machine. */
+void gcode_session_last(struct gcode_session *s, const char *bytes, size_t n);
 /* Replies to be sent, borrowed until the next call; and that so many of them have been. */
 const char *gcode_session_out(const struct gcode_session *s, size_t *n);
 void gcode_session_sent(struct gcode_session *s, size_t n);

@@ -5,6 +5,8 @@ Invariant: steps, pins and parts are the simulator's; a reply is compared whole.
 """
 import math
 import re
+import socket
+import struct
 import time
 
 import pytest
@@ -351,6 +353,22 @@ def test_m112_in_the_stream(homed, client):
     ok(post(homed, "system/reset", timeout=40))
     assert client.ask("M999") == ["ok"]
     assert client.ask("G1 X10")[0].startswith("!! home these axes first")
+
+
+@pytest.mark.parametrize("ahead", [0, 1500])
+def test_m112_of_a_client_that_breaks_off(homed, ahead):
+    """Its bytes come together with the reset, or behind more lines than are read ahead: the machine stops."""
+    c = Lines(homed)
+    c.ask("M400")
+    c.send("G1 X10 F300\nM400\n" + "G1 X140 F6000\n" * ahead)  # 28 s
+    c.replies(1)
+    c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    homed.shim.pause()
+    c.send("M112\n")
+    c.sock.close()
+    homed.shim.resume()
+    wait_for("shutdown", lambda: homed.sim_cmd("status")["mcu"]["shutdown"])
+    ok(post(homed, "system/reset", timeout=40))
 
 
 def test_mcu_shutdown_while_waiting(homed, client):

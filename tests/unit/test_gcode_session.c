@@ -356,6 +356,17 @@ static void m112_is_seen_while_lines_wait(void **state)
                                    "!! halted by: emergency stop by M112\n");
 }
 
+static void m112_of_a_client_that_breaks_off(void **state)
+{
+    (void)state;
+    send_text("G1 X110\nG1 X120\nM1");
+    gcode_session_last(p.s, "12\nG1 X130\n", 11);
+    assert_int_equal(p.stops, 1);
+    gcode_session_end(p.s);
+    assert_false(gcode_session_busy(p.s));
+    assert_int_equal(p.scripts, 1);
+}
+
 static void m112_of_a_mapped_command_stops(void **state)
 {
     (void)state;
@@ -577,7 +588,7 @@ int main(void)
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
         PLAIN(a_halt_drops_the_rest_of_its_line), PLAIN(a_halt_takes_back_what_has_not_begun),
         PLAIN(a_new_client_learns_the_place_first), PLAIN(a_move_of_others_is_asked_about), PLAIN(a_move_of_others_within_a_line),
-        PLAIN(m112_of_a_mapped_command_stops), PLAIN(what_stands_behind_m999_is_done), PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
+        PLAIN(m112_of_a_client_that_breaks_off), PLAIN(m112_of_a_mapped_command_stops), PLAIN(what_stands_behind_m999_is_done), PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
         PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
         cmocka_unit_test_setup_teardown(ack_drops_what_was_on_its_way, open_ack, close_it),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
