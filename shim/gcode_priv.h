@@ -10,7 +10,9 @@
 #define PIECE 4096           /* bytes taken at once */
 #define IN_MAX ((KP_LINE_MAX + 1) * GCODE_LINES_MAX + PIECE)
 #define LINE_OUT_MAX (KP_LINE_COMMANDS_MAX * GCODE_REPLY_MAX + 2 * GCODE_TEXT_MAX) /* bytes of one line's replies */
-#define OUT_MAX (2 * LINE_OUT_MAX) /* of all; while there is no room for one more line, none is begun */
+#define HELD_MAX GCODE_LINES_MAX /* replies that are held at once: each of them may become an error yet */
+#define HELD_ROOM (HELD_MAX * (GCODE_TEXT_MAX + sizeof "ok"))
+#define OUT_MAX (2 * LINE_OUT_MAX + HELD_ROOM) /* of all; while there is no room for one more line, none is begun */
 #define NEAR_MM 0.0010001    /* Klipper tells 3 decimals: a place this near is ours */
 #define FRESH_MS 50          /* an M114 so soon after the M400 before it needs no barrier of its own: OpenPnP sends the two as a pair */
 #define LOOK_MS 1            /* what is asked this much later covers what has just been answered */
@@ -35,6 +37,7 @@ struct gcode_session {
     size_t out_from, out_ready, out_to; /* replies behind out_ready are held: their line is under way, or pins before them have yet to act */
     size_t line_at;              /* where those of the line under way begin */
     size_t held;                 /* lines answered there */
+    struct gcode_held { unsigned size; bool failed; } held_lines[HELD_MAX]; /* bytes of each; errors stay what they are */
 
     struct kp_gcode_line line;   /* under way */
     bool has_line, begun, ok_said, home_sent;

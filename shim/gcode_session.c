@@ -13,13 +13,18 @@
 
 /* ---- replies ---- */
 
+/* Brings what is to be sent to the front. */
+static void out_pack(struct gcode_session *s)
+{
+    memmove(s->out, s->out + s->out_from, s->out_to - s->out_from);
+    s->out_ready -= s->out_from, s->line_at -= s->out_from, s->out_to -= s->out_from, s->out_from = 0;
+}
+
 void gcode_say(struct gcode_session *s, const char *text)
 {
     size_t n = strlen(text);
-    if (s->out_to + n + 1 > OUT_MAX) {
-        memmove(s->out, s->out + s->out_from, s->out_to - s->out_from);
-        s->out_ready -= s->out_from, s->line_at -= s->out_from, s->out_to -= s->out_from, s->out_from = 0;
-    }
+    if (s->out_to + n + 1 > OUT_MAX)
+        out_pack(s);
     if (s->out_to + n + 1 > OUT_MAX)
         return; /* never: LINE_OUT_MAX was there */
     memcpy(s->out + s->out_to, text, n);
@@ -28,12 +33,13 @@ void gcode_say(struct gcode_session *s, const char *text)
 }
 
 /* The line has all its replies. */
-static void line_end(struct gcode_session *s)
+static void line_end(struct gcode_session *s, bool failed)
 {
+    size_t size = s->out_to - s->line_at;
     s->has_line = s->cut = false;
     s->line_at = s->out_to;
     if (s->settling)
-        s->held++;
+        s->held_lines[s->held++] = (struct gcode_held){ (unsigned)size, failed };
     else
         s->out_ready = s->out_to;
 }
@@ -42,16 +48,17 @@ static void line_end(struct gcode_session *s)
 static void reply(struct gcode_session *s, const char *text)
 {
     gcode_say(s, text);
-    line_end(s);
+    line_end(s, false);
 }
 
 static void reply_error(struct gcode_session *s, const char *before, const char *text)
 {
     char line[GCODE_TEXT_MAX];
     gcode_reply_error(line, before, text);
+    gcode_say(s, line);
     if (s->o->ack)
-        gcode_say(s, line);
-    reply(s, s->o->ack ? "ok" : line);
+        gcode_say(s, "ok");
+    line_end(s, true);
 }
 
 /* Pins before these replies have acted. */
@@ -62,15 +69,24 @@ void gcode_let_go(struct gcode_session *s)
     s->out_ready = s->line_at;
 }
 
-/* Nobody knows whether they have. */
+/* Nobody knows whether they have. The old replies are read from the end of `out` while the new ones are written: HELD_ROOM keeps them apart. */
 void gcode_take_held_back(struct gcode_session *s, const char *text)
 {
-    size_t held = s->held;
+    size_t held = s->held, size = s->line_at - s->out_ready, from = OUT_MAX - size;
+    out_pack(s);
+    memmove(s->out + from, s->out + s->out_ready, size);
     s->out_to = s->line_at = s->out_ready;
     s->settling = false;
     s->held = 0;
-    for (; held > 0; held--)
-        reply_error(s, "", text);
+    for (size_t i = 0; i < held; from += s->held_lines[i].size, i++) {
+        if (!s->held_lines[i].failed) {
+            reply_error(s, "", text);
+            continue;
+        }
+        memmove(s->out + s->out_to, s->out + from, s->held_lines[i].size);
+        s->out_to += s->held_lines[i].size;
+        line_end(s, true);
+    }
 }
 
 void gcode_halt(struct gcode_session *s, const char *text)
@@ -245,11 +261,17 @@ static bool line_step(struct gcode_session *s)
     } else if (!s->begun) {
         line_begin(s);
     } else if (s->ok_said) {
-        line_end(s);
+        line_end(s, false);
     } else {
         reply(s, "ok");
     }
     return true;
+}
+
+/* There is room for all that one more line may answer. */
+static bool out_has_room(const struct gcode_session *s)
+{
+    return s->held < HELD_MAX && OUT_MAX - HELD_ROOM - (s->out_to - s->out_from) >= LINE_OUT_MAX;
 }
 
 void gcode_run(struct gcode_session *s)
@@ -259,7 +281,7 @@ void gcode_run(struct gcode_session *s)
             gcode_put_back(s);
         } else if (s->ended) {
             return;
-        } else if (!s->has_line && OUT_MAX - (s->out_to - s->out_from) < LINE_OUT_MAX) {
+        } else if (!s->has_line && !out_has_room(s)) {
             if (!s->settling)
                 return;
             gcode_barrier(s, FOR_REPLIES);
@@ -369,7 +391,8 @@ bool gcode_session_open(const struct gcode_session *s)
 void gcode_session_end(struct gcode_session *s)
 {
     s->ended = true;
-    s->has_line = false;
+    s->has_line = s->settling = false;
+    s->held = 0;
     s->in_from = s->in_to = s->waiting = s->out_from = s->out_ready = s->line_at = s->out_to = 0;
     if (s->job && s->wait != PUT_BACK && s->up->take_back(s->up->to, s->job))
         s->job = NULL;

@@ -219,6 +219,71 @@ static void a_pin_that_is_never_seen_is_no_ok(void **state)
     assert_string_equal(replies(), "!! halted by: the machine is not ready (shutdown): reset it, then home it\nok\nok\n");
 }
 
+static size_t count_of(const char *text, const char *part)
+{
+    size_t n = 0;
+    for (const char *at = text; (at = strstr(at, part)); at += strlen(part))
+        n++;
+    return n;
+}
+
+/* However many lines are answered behind a pin, each has one reply, also when all become long errors. */
+static void held_replies_are_one_a_line(void **state)
+{
+    (void)state;
+    char text[220];
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = 0;
+    send_text("M800\n");
+    for (int i = 0; i < 999; i++)
+        send_text("G21\n");
+    port_answer(&p);
+    for (int i = 0; i < 900; i++)
+        send_text("G21\n");
+    assert_string_equal(replies(), "");
+    assert_int_equal(p.scripts, 2); /* no more are held */
+    port_fail(&p, KP_EXECUTION_FAILED, text);
+    assert_int_equal(count_of(replies(), "\n"), 1900);
+    assert_int_equal(count_of(got, "!! xxx"), 1000);
+    assert_int_equal(count_of(got, "!! halted by: xxx"), 900);
+    send_text("M999\nG21\n");
+    work();
+    assert_string_equal(replies(), "ok\nok\n");
+}
+
+static void an_error_that_is_held_stays_what_it_is(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        send_text("M800\nM115\nG1 X999\nM114\n");
+        work();
+        port_answer(&p);
+        send_text("M999\n");
+        work();
+        replies();
+    }
+    send_text("M800\nM115\nG1 X999\nM114\n");
+    port_push(&p); /* an error is owed the place */
+    port_answer(&p);
+    assert_string_equal(replies(), "");
+    port_fail(&p, KP_EXECUTION_FAILED, "Klipper refused: no");
+    assert_string_equal(replies(), "!! Klipper refused: no\n!! Klipper refused: no\n!! x is 999 mm; allowed are 0 to 300 mm\n"
+                                   "!! halted by: x is 999 mm; allowed are 0 to 300 mm\n");
+}
+
+static void nothing_is_held_for_a_client_that_goes(void **state)
+{
+    (void)state;
+    send_text("M800\nG1 X999\nM114\n");
+    port_push(&p);
+    port_answer(&p);
+    assert_int_equal(p.scripts, 2);
+    gcode_session_end(p.s);
+    port_fail(&p, KP_EXECUTION_FAILED, "Klipper refused: no");
+    assert_false(gcode_session_busy(p.s));
+    assert_string_equal(replies(), "");
+}
+
 static void pins_written_twice_are_waited_for(void **state)
 {
     (void)state;
@@ -588,6 +653,7 @@ int main(void)
         PLAIN(a_full_lane_is_an_error), PLAIN(a_client_that_goes_leaves_nothing_behind), PLAIN(an_unknown_rotary_axis_is_no_report),
         PLAIN(a_halt_drops_the_rest_of_its_line), PLAIN(a_halt_takes_back_what_has_not_begun),
         PLAIN(a_new_client_learns_the_place_first), PLAIN(a_move_of_others_is_asked_about), PLAIN(a_move_of_others_within_a_line),
+        PLAIN(nothing_is_held_for_a_client_that_goes), PLAIN(held_replies_are_one_a_line), PLAIN(an_error_that_is_held_stays_what_it_is),
         PLAIN(m112_of_a_client_that_breaks_off), PLAIN(m112_of_a_mapped_command_stops), PLAIN(what_stands_behind_m999_is_done), PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
         PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
         cmocka_unit_test_setup_teardown(ack_drops_what_was_on_its_way, open_ack, close_it),
