@@ -151,6 +151,7 @@ def test_motor_off_and_on(homed):
 @pytest.mark.parametrize("how", ["firmware_restart", "restart"])
 def test_after_a_restart(homed, how):
     go(homed, x=150, a=30)
+    assert lines(homed, "G28 H") == ["ok"]
     with Lines(homed) as c:
         assert c.ask("M114")[0].startswith("ok C: X:150.0000 Y:120.0000 Z:-20.0000 A:30.0000 ")
         Later(homed.moonraker_call, f"printer.{how}")
