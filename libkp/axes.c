@@ -9,10 +9,17 @@
 #define AXIS_NEAR 1e-3 /* deg or mm: an axis further than this from where we left it was moved by somebody else */
 #define PLACES_MAX (sizeof ((struct kp_machine *)NULL)->places / sizeof (double))
 
+void kp_axis_unhome(struct kp_axis *a)
+{
+    a->lost = a->lost || a->homed;
+    a->homed = false;
+}
+
 /* Nobody knows the angle of an extra axis any more, nor whether Klipper still has it joined. */
 static void axis_lost(struct kp_axis *a)
 {
-    a->homed = a->tracked = false;
+    kp_axis_unhome(a);
+    a->tracked = false;
     a->join = a->join == KP_JOINED ? KP_JOIN_OWED : a->join;
 }
 
@@ -23,7 +30,10 @@ void kp_machine_axis_written(struct kp_machine *m, int axis, double position, bo
     struct kp_axis *a = &m->axes[axis];
     a->tracked = !isnan(position);
     a->position = isnan(position) ? a->position : position;
-    a->homed = homed;
+    if (!homed)
+        kp_axis_unhome(a);
+    else
+        a->homed = true, a->lost = false;
     m->ours++;
 }
 
@@ -50,7 +60,8 @@ void kp_machine_axis_joined(struct kp_machine *m, int axis, bool joined)
     if (axis < 3 || (size_t)axis >= m->axis_count)
         return;
     m->axes[axis].join = joined ? KP_JOINED : KP_BESIDE;
-    m->axes[axis].homed = m->axes[axis].tracked = false;
+    kp_axis_unhome(&m->axes[axis]);
+    m->axes[axis].tracked = false;
     m->axes[axis].position = 0;
 }
 
@@ -138,7 +149,8 @@ void kp_machine_axes_check(struct kp_machine *m)
         if (a->join == KP_JOINED && !joined) {
             axis_lost(a);
         } else if (a->verified && (a->tracked || a->join == KP_JOINED) && fabs(at - a->position) > AXIS_NEAR) {
-            a->homed = a->tracked = false;
+            kp_axis_unhome(a);
+            a->tracked = false;
             a->position = at;
         }
     }

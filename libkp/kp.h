@@ -193,6 +193,7 @@ struct kp_axis {
     double min, max;                /* mm or deg, machine coordinates; -INFINITY and INFINITY for a rotary axis */
     double velocity, acceleration;  /* extra axes: deg/s or mm/s; NAN otherwise */
     bool tracked;                   /* extra axes: position is the one Klipper holds, as our last accepted script left it */
+    bool lost;                      /* extra axes: it was homed, and nobody knows the angle since; until it is homed again */
     double position;                /* extra axes, Klipper's coordinate of that stepper; joined: that which Klipper holds, also while nobody knows the angle */
     enum kp_join join;
     bool verified;                  /* Klipper has shown its position since it was last ready */
@@ -1068,6 +1069,7 @@ struct kp_gcode_action {
     bool settle;        /* done when the pins it writes have changed, not when Klipper has accepted it (M42, an M-number with done: acted) */
     double target[3];   /* machine coordinates where the toolhead is after it; NAN: not known */
     double position[KP_AXES_MAX]; /* KP_DO_POSITION: by axis, in the client's coordinates and units; NAN: not known, or no such axis */
+    double offset[KP_AXES_MAX], unit[KP_AXES_MAX]; /* KP_DO_POSITION: what makes these of machine coordinates: (machine - offset) / unit */
     const struct kp_pin_write *writes;   /* pins it writes, in order; borrowed like text */
     size_t write_count;
     const struct kp_axis_write *axes;    /* where it leaves extra axes; borrowed like text */
@@ -1082,8 +1084,12 @@ KP_API void kp_modal_restart(struct kp_modal *g);
 /* Drops actions not yet taken and reads from the machine where it stands and what is homed. For a moment when nothing of this client is under way: after an
  * action with resync, a script that failed, somebody else's move. */
 KP_API void kp_modal_sync(struct kp_modal *g);
+/* The same of extra axes alone, which others move as well. Before each line, when all of the lines before it has been answered. */
+KP_API void kp_modal_sync_extra(struct kp_modal *g);
 /* A script that failed never reached its end: besides kp_script_restore, this puts Klipper's acceleration back. NULL: it is as it was. Borrowed like text. */
 KP_API const char *kp_modal_put_back(struct kp_modal *g);
+/* True for a line whose check or meaning hangs on where the machine stands: moves, arcs, homing, offsets, mapped commands. */
+KP_API bool kp_modal_needs_place(const struct kp_modal *g, const struct kp_gcode_line *line);
 /* Checks a whole line by the machine's limits and state; then its commands are its actions and the modal state is what they make
  * of it. A fault changes nothing. All actions of the line before must have been taken. fault may be NULL. */
 KP_API enum kp_err kp_modal_line(struct kp_modal *g, const struct kp_gcode_line *line, struct kp_gcode_fault *fault);

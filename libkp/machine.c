@@ -245,7 +245,7 @@ static void motor_told(struct kp_machine *m, struct kp_str name, bool on)
     m->motors[i].on = on;
     for (size_t a = 3; went_off && a < m->axis_count; a++)
         if (kp_str_starts(name, "manual_stepper ") && kp_str_eq((struct kp_str){ name.p + 15, name.n - 15 }, m->axes[a].stepper))
-            m->axes[a].homed = false;
+            kp_axis_unhome(&m->axes[a]);
 }
 
 /* A pin's value in Klipper's words; false when the field is none of this kind of pin. */

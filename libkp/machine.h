@@ -139,6 +139,8 @@ void kp_machine_refresh(struct kp_machine *m);
 
 /* axes.c: nothing is known of extra axes; all of toolhead.position; true for a field that shows an extra axis. */
 void kp_axes_forget(struct kp_machine *m);
+/* An extra axis is homed no more. */
+void kp_axis_unhome(struct kp_axis *a);
 void kp_axes_places(struct kp_machine *m, const struct kp_value *v);
 bool kp_axes_told(struct kp_machine *m, struct kp_str object, struct kp_str field, const struct kp_value *v);
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { AXES = 1, BARE = 2, GATE = 4 }; /* takes the letters of axes; words need no number; only a ready machine does it */
+enum { AXES = 1, BARE = 2, GATE = 4, PLACE = 8 }; /* takes the letters of axes; words need no number; only a ready machine does it; hangs on where that stands */
 
 struct row {
     uint32_t key;               /* of a classic command; 0: a named one */
@@ -24,16 +24,16 @@ struct row {
 static enum kp_err set_state(struct kp_modal *g);
 
 static const struct row rows[] = {
-    { KEY('G', 10), NULL, "F", AXES | GATE, modal_move, 0 }, { KEY('G', 0), NULL, "F", AXES | GATE, modal_move, 0 },
+    { KEY('G', 10), NULL, "F", AXES | GATE | PLACE, modal_move, 0 }, { KEY('G', 0), NULL, "F", AXES | GATE | PLACE, modal_move, 0 },
     { KEY('M', 2040), NULL, "S", GATE, modal_accel, 0 }, { KEY('M', 4000), NULL, "", GATE, modal_wait, 0 },
     { KEY('M', 1140), NULL, "", 0, NULL, KP_DO_POSITION }, { KEY('M', 1050), NULL, "", 0, NULL, KP_DO_SENSORS },
     { KEY('M', 420), NULL, "PS", GATE, modal_pin_number, 0 }, { KEY('G', 40), NULL, "PS", GATE, modal_dwell, 0 },
-    { KEY('G', 20), NULL, "FIJKR", AXES | GATE, modal_arc, 0 }, { KEY('G', 30), NULL, "FIJKR", AXES | GATE, modal_arc, 0 },
+    { KEY('G', 20), NULL, "FIJKR", AXES | GATE | PLACE, modal_arc, 0 }, { KEY('G', 30), NULL, "FIJKR", AXES | GATE | PLACE, modal_arc, 0 },
     { KEY('G', 170), NULL, "", 0, set_state, 0 }, { KEY('G', 180), NULL, "", 0, set_state, 0 }, { KEY('G', 190), NULL, "", 0, set_state, 0 },
     { KEY('G', 200), NULL, "", 0, set_state, 0 }, { KEY('G', 210), NULL, "", 0, set_state, 0 },
     { KEY('G', 900), NULL, "", 0, set_state, 0 }, { KEY('G', 910), NULL, "", 0, set_state, 0 },
     { KEY('M', 820), NULL, "", 0, set_state, 0 }, { KEY('M', 830), NULL, "", 0, set_state, 0 },
-    { KEY('G', 280), NULL, "", AXES | BARE | GATE, modal_home, 0 }, { KEY('G', 920), NULL, "", AXES, modal_offset, 0 },
+    { KEY('G', 280), NULL, "", AXES | BARE | GATE | PLACE, modal_home, 0 }, { KEY('G', 920), NULL, "", AXES | PLACE, modal_offset, 0 },
     { KEY('M', 0), NULL, "", 0, NULL, KP_DO_PAUSE }, { KEY('M', 10), NULL, "", 0, NULL, KP_DO_PAUSE },
     { KEY('M', 30), NULL, "S", GATE, modal_spindle, 0 }, { KEY('M', 40), NULL, "S", GATE, modal_spindle, 0 },
     { KEY('M', 50), NULL, "", GATE, modal_spindle, 0 },
@@ -307,10 +307,12 @@ static enum kp_err set_state(struct kp_modal *g)
 static enum kp_err ask(struct kp_modal *g, enum kp_gcode_kind kind)
 {
     struct modal_item *item = modal_item(g, kind);
-    double unit = g->next.inches ? MM_PER_INCH : 1;
-    const struct kp_axis *a;
-    for (size_t i = 0; i < KP_AXES_MAX; i++)
-        item->position[i] = (a = kp_machine_axis(g->m, i)) ? (g->next.at[i] - g->next.offset[i]) / (a->rotary ? 1 : unit) : NAN;
+    for (size_t i = 0; i < KP_AXES_MAX; i++) {
+        const struct kp_axis *a = kp_machine_axis(g->m, i);
+        item->offset[i] = g->next.offset[i];
+        item->unit[i] = a && !a->rotary && g->next.inches ? MM_PER_INCH : 1;
+        item->position[i] = a ? (g->next.at[i] - item->offset[i]) / item->unit[i] : NAN;
+    }
     return KP_OK;
 }
 
@@ -434,13 +436,19 @@ void kp_modal_restart(struct kp_modal *g)
 
 void kp_modal_sync(struct kp_modal *g)
 {
-    const struct kp_axis *a;
     double at[3] = { NAN, NAN, NAN };
     g->taken = g->item_count = 0;
     g->now.homes = g->now.unhomes = 0;
     kp_machine_commanded(g->m, at);
-    for (size_t i = 0; i < KP_AXES_MAX; i++)
-        g->now.at[i] = i < 3 ? at[i] : (a = kp_machine_axis(g->m, i)) && a->tracked ? a->position : NAN;
+    memcpy(g->now.at, at, sizeof at);
+    kp_modal_sync_extra(g);
+}
+
+void kp_modal_sync_extra(struct kp_modal *g)
+{
+    const struct kp_axis *a;
+    for (size_t i = 3; i < KP_AXES_MAX; i++)
+        g->now.at[i] = (a = kp_machine_axis(g->m, i)) && a->tracked ? a->position : NAN;
 }
 
 const char *kp_modal_put_back(struct kp_modal *g)
@@ -479,6 +487,16 @@ enum kp_err kp_modal_line(struct kp_modal *g, const struct kp_gcode_line *line, 
     return rc;
 }
 
+bool kp_modal_needs_place(const struct kp_modal *g, const struct kp_gcode_line *line)
+{
+    for (size_t i = 0; i < line->command_count; i++) {
+        const struct row *row = row_find(line, &line->commands[i]);
+        if (row ? row->flags & PLACE : modal_is_mapped(g, line, &line->commands[i]))
+            return true;
+    }
+    return false;
+}
+
 bool kp_modal_next(struct kp_modal *g, struct kp_gcode_action *out)
 {
     if (g->taken == g->item_count)
@@ -490,6 +508,8 @@ bool kp_modal_next(struct kp_modal *g, struct kp_gcode_action *out)
     out->text = item->text < 0 ? NULL : g->pool + item->text;
     memcpy(out->target, item->target, sizeof out->target);
     memcpy(out->position, item->position, sizeof out->position);
+    memcpy(out->offset, item->offset, sizeof out->offset);
+    memcpy(out->unit, item->unit, sizeof out->unit);
     out->writes = &g->writes[item->first_write];
     out->write_count = item->write_count;
     out->axes = item->axes;

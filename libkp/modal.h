@@ -57,7 +57,7 @@ struct modal_item {
     size_t first_write, write_count;
     struct kp_axis_write axes[KP_AXES_MAX];
     size_t axis_count;
-    double target[3], position[KP_AXES_MAX];
+    double target[3], position[KP_AXES_MAX], offset[KP_AXES_MAX], unit[KP_AXES_MAX];
     struct modal_arc arc;
 };
 
@@ -157,6 +157,8 @@ enum kp_err modal_verbatim(struct kp_modal *g);   /* a word of Klipper's that ha
 enum kp_err modal_command(struct kp_modal *g);
 enum kp_err modal_gate(struct kp_modal *g);
 bool modal_known(const struct kp_gcode_line *line, const struct kp_gcode_command *c);
+/* modal_map.c: the command is mapped. */
+bool modal_is_mapped(const struct kp_modal *g, const struct kp_gcode_line *line, const struct kp_gcode_command *c);
 /* modal_map.c: runs the templates of the command; false: it is not mapped. */
 bool modal_mapped(struct kp_modal *g, enum kp_err *rc);
 

@@ -276,6 +276,11 @@ static enum kp_err template_run(struct kp_modal *g, struct fill *f, const char *
     return rc;
 }
 
+bool modal_is_mapped(const struct kp_modal *g, const struct kp_gcode_line *line, const struct kp_gcode_command *c)
+{
+    return mapping_find(g->o.mappings, line, c) != NULL;
+}
+
 bool modal_mapped(struct kp_modal *g, enum kp_err *rc)
 {
     const struct mapping *row = mapping_find(g->o.mappings, g->line, g->command);

@@ -33,15 +33,22 @@ enum kp_err modal_feed_word(struct kp_modal *g)
     return KP_OK;
 }
 
-enum kp_err modal_feed(struct kp_modal *g, const struct kp_gcode_word *w, double *mm_min)
+/* The feedrate in force within the limits, mm/min; false: it is beyond them. */
+static bool feed_within(const struct kp_modal *g, double *v, double *min, double *max, double *within)
 {
     const struct kp_limits *l = kp_machine_limits(g->m);
-    double min = isfinite(l->min_feedrate_mm_min) ? l->min_feedrate_mm_min : 0, max = fmin(l->max_velocity_mm_s * 60, l->max_feedrate_mm_min);
-    bool given = !isnan(g->next.feed);
-    double v = given ? g->next.feed * g->next.feed_scale : DEFAULT_FEEDRATE_MM_MIN;
-    if (given && !g->o.clamp && !(v >= min && v <= max))
+    *min = isfinite(l->min_feedrate_mm_min) ? l->min_feedrate_mm_min : 0;
+    *max = fmin(l->max_velocity_mm_s * 60, l->max_feedrate_mm_min);
+    *v = isnan(g->next.feed) ? DEFAULT_FEEDRATE_MM_MIN : g->next.feed * g->next.feed_scale;
+    *within = fmax(*v > *max ? *max : *v < *min ? *min : *v, 1e-6); /* the least that can be written */
+    return *v >= *min && *v <= *max;
+}
+
+enum kp_err modal_feed(struct kp_modal *g, const struct kp_gcode_word *w, double *mm_min)
+{
+    double v, min, max;
+    if (!feed_within(g, &v, &min, &max, mm_min) && !g->o.clamp && !isnan(g->next.feed))
         return modal_range(g, w, KP_FEEDRATE_OUT_OF_BOUNDS, "feedrate", "mm/min", v, min, max);
-    *mm_min = fmax(v > max ? max : v < min ? min : v, 1e-6); /* the least that can be written */
     return KP_OK;
 }
 
@@ -160,7 +167,7 @@ static enum kp_err extra_target(struct kp_modal *g, const struct kp_gcode_word *
     return KP_OK;
 }
 
-/* Units per second: F where no kinematic axis takes it, else the axis's own. */
+/* Units per second: F where no kinematic axis moves, else the axis's own. */
 static enum kp_err extra_speed(struct kp_modal *g, int axis, bool alone, double *speed)
 {
     const struct kp_axis *a = kp_machine_axis(g->m, (size_t)axis);
@@ -183,8 +190,8 @@ static unsigned joined_bits(const struct kp_modal *g)
     return bits;
 }
 
-/* Those of a move that are joined: what its line has of them, and the feedrate of a line without X, Y and Z. */
-static enum kp_err joined_turns(struct kp_modal *g, unsigned axes, const double *target, struct tr_extra *turns, size_t *count, double *feed)
+/* Those of a move that are joined: what its line has of them, and the feedrate of a line where X, Y and Z stay. */
+static enum kp_err joined_turns(struct kp_modal *g, unsigned axes, bool moves, const double *target, struct tr_extra *turns, size_t *count, double *feed)
 {
     *count = 0;
     *feed = 0;
@@ -193,7 +200,7 @@ static enum kp_err joined_turns(struct kp_modal *g, unsigned axes, const double 
         double speed;
         if (!a || a->join != KP_JOINED)
             continue;
-        enum kp_err rc = extra_speed(g, i, !(axes & 7u), &speed);
+        enum kp_err rc = extra_speed(g, i, !moves, &speed);
         if (rc != KP_OK)
             return rc;
         turns[(*count)++] = (struct tr_extra){ a->letter, target[i] };
@@ -212,13 +219,13 @@ void modal_release(struct kp_modal *g, const struct kp_axis *a)
 }
 
 /* Starts the extra axes of a move that are not joined: later lines of the script go on at once. */
-static enum kp_err extra_start(struct kp_modal *g, unsigned axes, bool straight, const double *target)
+static enum kp_err extra_start(struct kp_modal *g, unsigned axes, bool moves, const double *target)
 {
     enum kp_err rc = modal_has(g, W_MANUAL_STEPPER);
     struct tr_script *s = modal_script(g);
     for (int i = 3; i < KP_AXES_MAX && rc == KP_OK; i++) {
         double speed;
-        if (!(axes >> i & 1u) || (rc = extra_speed(g, i, !straight, &speed)) != KP_OK)
+        if (!(axes >> i & 1u) || (rc = extra_speed(g, i, !moves, &speed)) != KP_OK)
             continue;
         const struct kp_axis *a = kp_machine_axis(g->m, (size_t)i);
         modal_release(g, a);
@@ -254,16 +261,23 @@ static enum kp_err move_targets(struct kp_modal *g, double *target, unsigned *ax
     return rc;
 }
 
-/* The line of motion. Where X, Y and Z stay, Klipper would take their feedrate for that of the turn: then that goes first, in a line of its own. */
-static void straight_line(struct kp_modal *g, unsigned axes, const double *target, const struct tr_extra *turns, size_t count, double feed, double turn_feed)
+/* X, Y or Z goes elsewhere; true as well while the position is unknown. */
+static bool straight_moves(const struct kp_modal *g, unsigned axes, const double *target)
 {
-    static const double nowhere[3] = { NAN, NAN, NAN };
     bool moves = false;
     for (int i = 0; i < 3; i++)
-        if (axes >> i & 1u) {
-            moves = moves || target[i] != plan_round(g->next.at[i]);
+        moves = moves || ((axes >> i & 1u) && target[i] != plan_round(g->next.at[i]));
+    return moves;
+}
+
+/* The line of motion. Where X, Y and Z stay, Klipper would take their feedrate for that of the turn: then that goes first, in a line of its own. */
+static void straight_line(struct kp_modal *g, unsigned axes, bool moves, const double *target, const struct tr_extra *turns, size_t count, double feed,
+    double turn_feed)
+{
+    static const double nowhere[3] = { NAN, NAN, NAN };
+    for (int i = 0; i < 3; i++)
+        if (axes >> i & 1u)
             g->next.at[i] = target[i];
-        }
     if (!moves)
         tr_move(modal_script(g), nowhere, turns, count, turn_feed);
     tr_move(modal_script(g), target, turns, moves ? count : 0, feed);
@@ -280,21 +294,23 @@ static void extra_moved(struct kp_modal *g, unsigned axes, const double *target)
 
 enum kp_err modal_move(struct kp_modal *g)
 {
-    double target[KP_AXES_MAX], feed = NAN, turn_feed;
+    double target[KP_AXES_MAX], feed = NAN, turn_feed, v, min, max;
     struct tr_extra turns[KP_AXES_MAX];
     size_t count;
     unsigned axes;
     enum kp_err rc = modal_feed_word(g);
     if (rc != KP_OK || (rc = move_targets(g, target, &axes)) != KP_OK)
         return rc;
-    bool straight = axes & 7u;
+    bool straight = axes & 7u, moves = straight_moves(g, axes, target);
     if (axes == 0)
         return modal_feed(g, modal_letter(g, 'F'), &feed);
-    if (straight && (rc = modal_feed(g, modal_letter(g, 'F'), &feed)) != KP_OK)
+    if (straight && !moves && (axes & ~7u))
+        feed_within(g, &v, &min, &max, &feed); /* F is the turn's */
+    else if (straight && (rc = modal_feed(g, modal_letter(g, 'F'), &feed)) != KP_OK)
         return rc;
     if (straight && (rc = modal_straight_allowed(g, axes & 7u, target, false)) != KP_OK)
         return rc;
-    if ((rc = joined_turns(g, axes, target, turns, &count, &turn_feed)) != KP_OK)
+    if ((rc = joined_turns(g, axes, moves, target, turns, &count, &turn_feed)) != KP_OK)
         return rc;
     bool line = straight || count > 0;
     if (line && (rc = modal_motion_words(g)) != KP_OK)
@@ -302,11 +318,11 @@ enum kp_err modal_move(struct kp_modal *g)
     if (line)
         modal_motion(g);
     unsigned beside = axes & ~7u & ~joined_bits(g);
-    if (beside && (rc = extra_start(g, beside, axes & 7u, target)) != KP_OK)
+    if (beside && (rc = extra_start(g, beside, moves, target)) != KP_OK)
         return rc;
     extra_moved(g, axes, target);
     if (line)
-        straight_line(g, axes, target, turns, count, feed, turn_feed);
+        straight_line(g, axes, moves, target, turns, count, feed, turn_feed);
     extra_sync(g, beside);
     return KP_OK;
 }

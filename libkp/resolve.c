@@ -261,6 +261,7 @@ static void axis_carry(struct kp_axis *a, const struct kp_axis *old, size_t coun
     for (size_t i = 3; i < count; i++)
         if (old[i].letter == a->letter && strcmp(old[i].stepper, a->stepper) == 0) {
             a->homed = old[i].homed;
+            a->lost = old[i].lost;
             a->tracked = old[i].tracked;
             a->position = old[i].position;
         }

@@ -31,12 +31,24 @@ static void failed(struct gcode_session *s, enum wait wait, const struct kp_erro
         gcode_halt(s, e->message);
 }
 
+static uint64_t others(const struct gcode_session *s)
+{
+    return s->up->movers(s->up->to) - s->own_moves;
+}
+
+bool gcode_placed(const struct gcode_session *s)
+{
+    return s->placed && others(s) == s->others_then;
+}
+
 static void submit(struct gcode_session *s, enum wait wait)
 {
+    uint64_t theirs = others(s);
     struct kp_faults f = { .count = 0 };
     s->script.follows = s->waiting > 0;
     s->wait = wait;
     s->job = s->up->submit(s->up->to, &s->script, on_done, s, &f);
+    s->own_moves += others(s) - theirs;
     if (s->job)
         return;
     s->wait = FREE;
@@ -55,6 +67,7 @@ static void submit_text(struct gcode_session *s, const char *text, enum wait wai
 void gcode_barrier(struct gcode_session *s, enum why why)
 {
     s->why = why;
+    s->others_asked = others(s);
     submit_text(s, kp_script_barrier(s->spaced), BARRIER);
 }
 
@@ -71,6 +84,10 @@ static void submit_action(struct gcode_session *s)
 {
     const struct kp_gcode_action *a = &s->action;
     struct lane_script *to = &s->script;
+    if (a->kind == KP_DO_SCRIPT && kp_modal_needs_place(s->g, &s->line) && (s->shifted || !gcode_placed(s))) {
+        gcode_fail(s, "somebody else moved the machine during this line");
+        return;
+    }
     snprintf(to->text, sizeof to->text, "%s", a->text);
     memcpy(to->writes, a->writes, a->write_count * sizeof *a->writes);
     memcpy(to->axes, a->axes, a->axis_count * sizeof *a->axes);
@@ -122,25 +139,24 @@ static void home(struct gcode_session *s)
 
 /* ---- what a client asks ---- */
 
-/* Where the head is is Klipper's to say; where ours is no further than its rounding, ours has the decimals. True when it is elsewhere. */
-static bool place_check(struct gcode_session *s, double position[KP_AXES_MAX])
+static bool near(double ours, double klippers)
 {
-    double unit = s->inches ? 25.4 : 1;
-    bool off = false;
+    return fabs(ours - klippers) <= NEAR_MM;
+}
+
+/* Where the head is is Klipper's to say, as it just has. */
+static void place_check(struct gcode_session *s)
+{
     for (int i = 0; i < 3; i++) {
-        double target = s->action.target[i], is = s->klipper_at[i];
-        if (fabs(target - is) <= NEAR_MM)
+        if (near(s->at[i], s->klipper_at[i]))
             continue;
-        off = true;
-        log_line(LOG_WARNING, "gcode", "position axis=%c ours=%.4f klipper=%.3f", "XYZ"[i], target, is);
-        if (position)
-            position[i] = isnan(target) ? is / unit : position[i] + (is - target) / unit;
-    }
-    if (off) {
         s->sync_owed = true;
         s->sync_after_ms = s->happened_ms;
+        if (isnan(s->at[i]))
+            continue;
+        s->shifted = true;
+        log_line(LOG_WARNING, "gcode", "position axis=%c ours=%.4f klipper=%.3f", "XYZ"[i], s->at[i], s->klipper_at[i]);
     }
-    return off;
 }
 
 static void report_position(struct gcode_session *s)
@@ -149,10 +165,12 @@ static void report_position(struct gcode_session *s)
     double position[KP_AXES_MAX];
     const struct kp_axis *a;
     memcpy(position, s->action.position, sizeof position);
-    place_check(s, position);
-    for (size_t i = 3; (a = kp_machine_axis(s->m, i)); i++)
-        if (isnan(position[i]) && !a->homed && !(s->known >> i & 1u))
-            position[i] = 0; /* as Klipper tells X, Y and Z before they are homed; nothing absolute is done there */
+    for (int i = 0; i < 3; i++) /* ours has the decimals where it is no further than Klipper's rounding */
+        if (!near(s->action.target[i], s->klipper_at[i]))
+            position[i] = (s->klipper_at[i] - s->action.offset[i]) / s->action.unit[i];
+    for (size_t i = 3; (a = kp_machine_axis(s->m, i)); i++) /* the table is everybody's: REST may have turned it meanwhile */
+        position[i] = a->lost ? NAN : a->tracked ? (a->position - s->action.offset[i]) / s->action.unit[i]
+                                                 : 0; /* as Klipper tells X, Y and Z before they are homed; nothing absolute is done there */
     char lost = gcode_reply_position(text, s->m, position);
     if (lost) {
         snprintf(why, sizeof why, "it is not known where axis %c stands: home it with G28", lost);
@@ -167,10 +185,10 @@ static void report_position(struct gcode_session *s)
 static bool place_holds(const struct gcode_session *s)
 {
     double is[3];
-    if (s->work || !s->ready || s->up->now_ms(s->up->to) - s->happened_ms > FRESH_MS || !kp_machine_commanded(s->m, is))
+    if (s->work || !s->ready || !gcode_placed(s) || s->up->now_ms(s->up->to) - s->happened_ms > FRESH_MS || !kp_machine_commanded(s->m, is))
         return false;
     for (int i = 0; i < 3; i++)
-        if (!(fabs(is[i] - s->klipper_at[i]) <= NEAR_MM))
+        if (!near(is[i], s->klipper_at[i]))
             return false;
     return true;
 }
@@ -252,7 +270,10 @@ void gcode_act(struct gcode_session *s)
         gcode_say(s, text);
         return;
     case KP_DO_PAUSE: gcode_fail(s, "M0 and M1 are for files: nobody here could let the stream go on"); return;
-    case KP_DO_STOP: gcode_fail(s, "emergency stop by M112"); return;
+    case KP_DO_STOP: /* of a mapped command: one that stands in the stream was seen when it came */
+        gcode_fail(s, GCODE_STOPPED);
+        s->up->stop(s->up->to);
+        return;
     }
 }
 
@@ -261,12 +282,14 @@ static void script_done(struct gcode_session *s, const char *console)
     const struct kp_gcode_action *a = &s->action;
     char text[GCODE_TEXT_MAX];
     s->work = true;
-    s->settling = s->settling || a->settle;
+    s->settling = s->settling || (a->settle && !s->cut);
     memcpy(s->at, a->target, sizeof s->at);
     for (size_t i = 0; i < s->script.write_count; i++) {
         s->spaced = s->spaced || s->written[s->script.writes[i].pin];
         s->written[s->script.writes[i].pin] = true;
     }
+    if (s->cut)
+        return;
     if (a->kind == KP_DO_ENDSTOPS) {
         gcode_reply_error(text, "", console);
         gcode_say(s, text + 3);
@@ -290,10 +313,16 @@ static void barrier_done(struct gcode_session *s, const char *console)
     s->happened_ms = s->up->now_ms(s->up->to);
     s->work = s->spaced = false;
     memset(s->written, 0, sizeof s->written);
+    s->placed = true;
+    s->others_then = s->others_asked;
     gcode_let_go(s);
+    place_check(s);
+    if (s->cut)
+        return;
     switch (s->why) {
-    case FOR_REPLIES: break;
-    case FOR_WAIT: place_check(s, NULL); break;
+    case FOR_REPLIES:
+    case FOR_PLACE:
+    case FOR_WAIT: break;
     case FOR_POSITION: report_position(s); break;
     case FOR_SENSORS: ask_sensors(s); break;
     case FOR_HOME:

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@
 #define ACCEPTS_A_TURN 64
 #define ACCEPT_PAUSE_MS 100 /* when descriptors or memory have run out */
 #define READ_MAX 4096
+#define LAST_READS 2048 /* 8 MB: more than a socket holds */
 #define HOME_SCRIPT_MAX 1024
 
 static const char busy[] = "!! another client is connected\n";
@@ -71,14 +73,24 @@ static void client_free(struct client *c)
     free(c);
 }
 
+/* A connection that breaks may have brought an M112 just before. */
+static void read_last(struct client *c)
+{
+    char bytes[READ_MAX];
+    ssize_t n;
+    for (int i = 0; i < LAST_READS && (n = recv(c->fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0; i++)
+        gcode_session_last(c->session, bytes, (size_t)n);
+}
+
 static void client_close(struct client *c)
 {
     loop_unwatch(c->port->loop, c->fd);
+    c->in_call = true;
+    read_last(c);
     close(c->fd);
     c->fd = -1;
     loop_timer_cancel(c->stuck);
     log_line(LOG_DEBUG, "gcode", "client=closed");
-    c->in_call = true;
     gcode_session_end(c->session);
     c->in_call = false;
     if (!gcode_session_busy(c->session))
@@ -268,6 +280,12 @@ static bool up_take_back(void *to, struct lane_job *job)
     return lane_take_back(app_lane(p->app), job);
 }
 
+static uint64_t up_movers(void *to)
+{
+    struct gcode_port *p = to;
+    return lane_movers(app_lane(p->app));
+}
+
 static void on_stopped(void *user, const struct app_answer *answer)
 {
     (void)user, (void)answer; /* app tells the log; the client's lines get their errors from the lane */
@@ -281,6 +299,14 @@ static void up_stop(void *to)
     struct kp_faults f = { .count = 0 };
     if (app_check(p->app, kp_command_by_name(kp_str_of("emergency_stop")), &reason, 1, &call, &f) == KP_OK)
         app_execute(p->app, &call, on_stopped, NULL);
+}
+
+static size_t up_unread(void *to, void *client)
+{
+    const struct client *c = client;
+    int n = 0;
+    (void)to;
+    return c->fd >= 0 && !ioctl(c->fd, FIONREAD, &n) && n > 0 ? (size_t)n : 0;
 }
 
 static int64_t up_now_ms(void *to)
@@ -400,7 +426,7 @@ struct gcode_port *gcode_port_open(struct loop *l, struct app *a, const struct k
     if (!p)
         return NULL;
     p->loop = l, p->app = a, p->listener = -1;
-    p->up = (struct gcode_up){ up_submit, up_take_back, up_stop, up_now_ms, up_look, up_wake, p };
+    p->up = (struct gcode_up){ up_submit, up_take_back, up_movers, up_stop, up_unread, up_now_ms, up_look, up_wake, p };
     p->pause = loop_timer_new(l, on_pause_over, p);
     const char *host = kp_config_str(c, "gcode_port", "host");
     int port = (int)kp_config_num(c, "gcode_port", "port");

@@ -26,7 +26,9 @@ struct gcode_options {
 struct gcode_up {
     struct lane_job *(*submit)(void *to, const struct lane_script *s, lane_done *done, void *user, struct kp_faults *f);
     bool (*take_back)(void *to, struct lane_job *job);
+    uint64_t (*movers)(void *to);      /* commands so far, of anybody, that may move something; submit may count one */
     void (*stop)(void *to);            /* M112: emergency stop */
+    size_t (*unread)(void *to, void *client); /* bytes that the client has sent and the session has not been handed */
     int64_t (*now_ms)(void *to);
     void (*look)(void *to, int64_t in_ms); /* Klipper's next word is of use then: it may be asked sooner than its push comes */
     void (*wake)(void *to, void *client); /* the session has gone on by itself: replies may be there, and room */
@@ -41,6 +43,8 @@ void gcode_session_free(struct gcode_session *s);
 /* Bytes it takes now; 0: it has enough. */
 size_t gcode_session_room(const struct gcode_session *s);
 void gcode_session_take(struct gcode_session *s, const char *bytes, size_t n);
+/* Bytes of a client that is about to be closed: nothing of them is done, but an M112 among them stops the machine. */
+void gcode_session_last(struct gcode_session *s, const char *bytes, size_t n);
 /* Replies to be sent, borrowed until the next call; and that so many of them have been. */
 const char *gcode_session_out(const struct gcode_session *s, size_t *n);
 void gcode_session_sent(struct gcode_session *s, size_t n);

@@ -402,11 +402,19 @@ struct lane_job *lane_job_add(struct lane *n, const struct kp_call *call, lane_d
     return j;
 }
 
+/* The head or an extra axis; feeders share motors with axes. */
+static bool may_move(const struct kp_command *c)
+{
+    return (c->flags & (KP_NEEDS_HOMED | KP_NEEDS_POSITION)) || c->id == KP_FEEDER_ADVANCE || c->id == KP_FEEDER_RETRACT;
+}
+
 struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_done *done, void *user, struct kp_faults *f)
 {
     if (n->size < LANE_WAITING_MAX && n->head && wrong_now(n, call, f))
         return NULL;
-    return lane_job_add(n, call, done, user, f);
+    struct lane_job *j = lane_job_add(n, call, done, user, f);
+    n->movers += j && may_move(call->command);
+    return j;
 }
 
 /* Takes a job that has not begun out of the list. */
@@ -458,6 +466,11 @@ void lane_stop(struct lane *n)
     loop_timer_cancel(n->turn);
     kp_error_set(&e, KP_EMERGENCY_STOP_ACTIVE, NULL, "the machine was stopped: %s", kp_safety_reason(n->machine));
     lane_ramp_end(n, &e);
+}
+
+uint64_t lane_movers(const struct lane *n)
+{
+    return n->movers;
 }
 
 size_t lane_size(const struct lane *n)

@@ -59,6 +59,8 @@ bool lane_take_back(struct lane *n, struct lane_job *job);
 
 /* An emergency stop has been latched: every job ends now. */
 void lane_stop(struct lane *n);
+/* Commands that came into the lane so far and may move the head or an extra axis. */
+uint64_t lane_movers(const struct lane *n);
 /* Commands in the lane, the running one included. */
 size_t lane_size(const struct lane *n);
 /* Name of the running command; NULL: none. */

@@ -93,5 +93,6 @@ struct lane_job *lane_submit_script(struct lane *n, const struct lane_script *s,
         j->port = p;
     else
         free(p);
+    n->movers += j && (s->axis_count > 0 || lane_script_may_move(s->text));
     return j;
 }

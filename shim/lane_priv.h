@@ -36,6 +36,7 @@ struct lane {
     struct lane_job *beside;     /* ramps between two steps, lane_ramp.c */
     struct lane_job *head, *tail; /* head is the running one while wait > NEXT_TURN */
     size_t size;
+    uint64_t movers;             /* jobs so far that may move something */
     enum wait wait;
     bool running;                /* head has been begun */
     uint64_t call;               /* the question in flight, nearly always a script; 0: none */
@@ -114,6 +115,8 @@ void lane_ramp_end(struct lane *n, const struct kp_error *e);
 void lane_script_noted(struct lane *n, const struct kp_seq *seq);
 /* The same of its pins, its extra axes and where it ends (NULL: it does not say). */
 void lane_script_wrote(struct lane *n, const struct kp_pin_write *pins, size_t pin_count, const struct kp_axis_write *axes, size_t axis_count, const double *at);
+/* True unless every word of it is one that leaves the toolhead where it is. */
+bool lane_script_may_move(const char *script);
 /* True when the script in flight has this command word. */
 bool lane_script_has(const struct lane *n, const char *word);
 /* Klipper's console: words that it does not know are told there and nowhere else, and the level of a PNP_WAIT. */

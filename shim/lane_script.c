@@ -58,8 +58,7 @@ bool lane_script_has(const struct lane *n, const char *word)
     return false;
 }
 
-/* True unless every word of it is one that leaves the toolhead where it is. */
-static bool may_move(const char *script)
+bool lane_script_may_move(const char *script)
 {
     static const char *const still[] = { "SET_PIN", "M400", "G4", "SAVE_GCODE_STATE", "RESTORE_GCODE_STATE", "MANUAL_STEPPER", "SET_SERVO", "SET_FAN_SPEED",
                                          "M106", "M107", "M114", "M204" };
@@ -78,7 +77,7 @@ bool lane_script_answered(struct lane *n, const struct mr_reply *r, struct kp_er
 {
     n->call = 0;
     n->answered_ms = loop_now_ms();
-    if (may_move(n->script))
+    if (lane_script_may_move(n->script))
         n->moved_ms = n->answered_ms;
     if (script_error(n, r, e) == KP_OK)
         return true;
@@ -122,7 +121,7 @@ void lane_script_wrote(struct lane *n, const struct kp_pin_write *pins, size_t p
     /* Waiting for Klipper's push to tell where the head is would hold a stream of moves to its tick. */
     if (at)
         kp_machine_moved(n->machine, at, n->answered_ms);
-    else if (may_move(n->script))
+    else if (lane_script_may_move(n->script))
         kp_machine_moved(n->machine, NULL, n->answered_ms);
 }
 

@@ -135,12 +135,9 @@ static void output(struct openpnp *o, struct http_request *h, const char *name)
         value = value[0] == 't' ? "1" : "0";
     bool number = kp_number_parse(kp_str_of(value), &v), binary = number && (v == 0 || v == 1);
     struct kp_arg args[] = { text_arg("pin", pin), text_arg("value", kp_str_of(value)), flag_arg("wait") };
-    if (binary) {
+    if (binary)
         args[1].value = (struct kp_value){ .kind = KP_NUM, .num = v };
-        run(o, h, "gpio_write", args, 3);
-    } else {
-        run(o, h, "pwm_set", args, 2);
-    }
+    run(o, h, binary ? "gpio_write" : "pwm_set", args, 3);
 }
 
 /* The same time whatever is wrong with it. */

@@ -57,7 +57,12 @@ static void event(uint8_t what)
     case 4: port_klippy(&p, kp_machine_klippy_state(p.r.m) == KP_KLIPPY_READY ? KP_KLIPPY_SHUTDOWN : KP_KLIPPY_READY); break;
     case 5: read_out(7); break;
     case 6: read_out(SIZE_MAX); break;
-    case 7: p.full = !p.full; break;
+    case 7:
+        if (what & 8)
+            p.movers++, p.r.at[0] = 10; /* REST moves */
+        else
+            p.full = !p.full;
+        break;
     }
 }
 
@@ -95,8 +100,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size == 0)
         return 0;
     port_open(&p, data[0] & 1, data[0] & 2 ? "HOME_ALL\nG28 Z" : NULL);
-    p.submitted = check_script;
     p.options.klipper_commands = data[0] & 4;
+    p.unread = data[0] & 8 ? 20 : 0;
+    port_connect(&p);
+    p.submitted = check_script;
     lines = answered = 0;
     line_starts = true;
     for (size_t i = 1, from = 1; i <= size; i++) {

@@ -5,6 +5,8 @@ Invariant: steps, pins and parts are the simulator's; a reply is compared whole.
 """
 import math
 import re
+import socket
+import struct
 import time
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 import helpers
 import openpnp
 import rig
-from helpers import PART_DEG, PART_MM, REFUSING_PIN, X_STEP, axis, footprint, nothing_reaches_klipper, ok, pin, post, steps, still, wait_for
+from helpers import PART_DEG, PART_MM, REFUSING_PIN, X_STEP, Later, axis, footprint, get, nothing_reaches_klipper, ok, pin, post, steps, still, wait_for
 from openpnp import Lines, compress, read_golden, stream
 
 GOLDEN = rig.REPO / "tests" / "golden" / "port"
@@ -205,6 +207,45 @@ def test_a_foreign_move_is_seen(homed, client):
     assert axis(homed, "x") == pytest.approx(78.125, abs=X_STEP)
 
 
+def test_the_place_is_klippers(homed):
+    """A client that has just come, and one whose lines run while REST moves: the interlock and relative moves know where the head is."""
+    with Lines(homed) as c:
+        c.ask("G21")
+        ok(post(homed, "motion/move", {"z": -31}))
+        assert c.ask("G1 X100 F6000")[0].startswith("!! X and Y are crossed at travel height only")
+        assert axis(homed, "x") == pytest.approx(150, abs=X_STEP)
+        assert c.ask("M999 G1 Z-20") == ["ok"]
+        ok(post(homed, "motion/move", {"x": 160}))
+        assert c.ask("G91 G1 X1 F6000") == ["ok"]
+        c.send("G1 X-20 F600\n")  # 2 s
+        assert c.replies(1) == ["ok"]
+        slow = Later(post, homed, "motion/move", {"x": 100, "feedrate": 6000, "wait": True})
+        wait_for("it runs", lambda: ok(get(homed, "status"))["queue"]["executing"])
+        assert c.ask("G1 X1 F6000 G90") == ["ok"]
+        assert c.ask("M114")[0].startswith("ok C: X:101.0000 ")
+        ok(slow.answer())
+    slow = Later(homed.gcode, "SAVE_GCODE_STATE NAME=_test\nG90\nG1 X110 F300\nM400\nG1 X140 F6000")
+    wait_for("it is in Klipper", lambda: helpers.query(homed, gcode_move=["position"])["gcode_move"]["position"][0] == 110)
+    with Lines(homed) as c:
+        assert c.ask("G91 G1 X1 F6000 G90") == ["ok"]
+        assert c.ask("M114")[0].startswith("ok C: X:141.0000 ")
+    slow.answer()
+    homed.gcode("RESTORE_GCODE_STATE NAME=_test")
+
+
+def test_an_axis_turned_by_rest(homed, client):
+    """The angle that is told and turned from is the machine's, whoever turned it."""
+    assert client.ask("G28 A") == ["ok"]
+    client.ask("G1 A90")
+    client.ask("M400")
+    ok(post(homed, "motion/move", {"a": 45, "wait": True}))
+    assert client.ask("M114")[0].endswith(" A:45.0000 B:0.0000")
+    client.ask("G91 G1 A10 G90")
+    assert client.ask("M114")[0].endswith(" A:55.0000 B:0.0000")
+    assert helpers.position(homed)["position"]["a"] == 55
+    assert client.ask("G1 A0") == ["ok"]
+
+
 def test_modes_of_others_do_not_matter(homed, client):
     """A G91, an offset and a speed factor left by somebody at the console, and ours are not left to them."""
     homed.gcode("SAVE_GCODE_STATE NAME=_test\nG91\nM220 S50\nSET_GCODE_OFFSET X=5")
@@ -264,6 +305,7 @@ def test_ahead_of_an_error(homed, client):
 def test_unhomed(homed):
     helpers.unhome(homed)
     with Lines(homed) as c:
+        c.ask("M400")
         with nothing_reaches_klipper(homed):
             reply = c.ask("G1 X10")
             assert reply[0].startswith("!! home these axes first: x")
@@ -313,6 +355,22 @@ def test_m112_in_the_stream(homed, client):
     assert client.ask("G1 X10")[0].startswith("!! home these axes first")
 
 
+@pytest.mark.parametrize("ahead", [0, 1500])
+def test_m112_of_a_client_that_breaks_off(homed, ahead):
+    """Its bytes come together with the reset, or behind more lines than are read ahead: the machine stops."""
+    c = Lines(homed)
+    c.ask("M400")
+    c.send("G1 X10 F300\nM400\n" + "G1 X140 F6000\n" * ahead)  # 28 s
+    c.replies(1)
+    c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    homed.shim.pause()
+    c.send("M112\n")
+    c.sock.close()
+    homed.shim.resume()
+    wait_for("shutdown", lambda: homed.sim_cmd("status")["mcu"]["shutdown"])
+    ok(post(homed, "system/reset", timeout=40))
+
+
 def test_mcu_shutdown_while_waiting(homed, client):
     """A shutdown ends Klipper's M400 early: no ok for it, no report."""
     client.send("G1 X20 F300\nM400\nM114\nM800\n")  # 26 s
@@ -340,6 +398,8 @@ def test_moonraker_gone(homed, client):
     assert footprint(homed) == before
     client.sock.close()
     with Lines(homed) as again:
+        assert again.ask("M114")[0].startswith("!! it is not known where axis A stands")  # whoever asks
+        assert again.ask("G28 A B") == ["ok"]
         assert again.ask("M114")[0].startswith("ok C: X:100.0000 ")
         assert again.ask("G1 X105 M400") == ["ok"]
     still(homed)
@@ -431,6 +491,13 @@ def test_actuator_urls(homed):
     assert pin(homed, "PD2") == 0
     assert ask("a-word/output/light?value=1.0")[0] == 200
     assert ask("a-word/output/light/off")[0] == 200
+    for value in (0.5, 0.25, 0.75):  # a PWM pin has changed, too
+        mark = time.monotonic()
+        assert ask(f"a-word/output/light?value={value}")[:2] == (200, "ok\n")
+        answered = time.monotonic()
+        changed = wait_for("the light", lambda: [e["t"] for e in homed.events("pin") if e["t"] >= mark and e["pin"] == "PD4"])
+        assert changed[0] <= answered, value
+    assert ask("a-word/output/light/off")[0] == 200
     status, text, _ = ask("a-word/sensor/vacuum1")
     assert status == 200 and text == "read:-0.01\n"
     with nothing_reaches_klipper(homed):
@@ -440,6 +507,21 @@ def test_actuator_urls(homed):
         for headers in ({"Origin": "http://127.0.0.1"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "pnp.example"}):
             assert ask("a-word/output/valve1/on", headers=headers)[0] == 403, headers
         assert homed.post("/openpnp/a-word/output/valve1/on")[0] == 405
+
+
+def test_ack_drops_all_that_was_sent(make_rig):
+    """With error_reply: ack nothing that was sent before an error came is done, however much it was; what is sent after it is."""
+    machine = make_rig(klipperplace_extra=openpnp.CONFIG + "[gcode_port]\nerror_reply: ack\n")
+    helpers.tell_position(machine, x=150, y=120, z=-20)
+    with Lines(machine) as c:
+        assert c.ask("M400") == ["ok"]
+        before = steps(machine)["total_steps"]
+        c.send("G1 X999 F6000\n" + "G1 X10 F6000 ; as long as lines of OpenPnP\n" * 900)
+        replies = c.replies(2 * 901)
+        assert [r[:2] for r in replies] == ["!!", "ok"] * 901 and all(r.startswith("!! not done") for r in replies[2::2])
+        assert c.ask("G1 X151 F6000") == ["ok"] and c.ask("M114")[0].startswith("ok C: X:151.0000 ")
+        still(machine)
+        assert steps(machine)["total_steps"] - before == round(1 / X_STEP)
 
 
 # ---- what Klipper makes of coordinates -----------------------------------------------------------------------------------

@@ -151,6 +151,7 @@ def test_motor_off_and_on(homed):
 @pytest.mark.parametrize("how", ["firmware_restart", "restart"])
 def test_after_a_restart(homed, how):
     go(homed, x=150, a=30)
+    assert lines(homed, "G28 H") == ["ok"]
     with Lines(homed) as c:
         assert c.ask("M114")[0].startswith("ok C: X:150.0000 Y:120.0000 Z:-20.0000 A:30.0000 ")
         Later(homed.moonraker_call, f"printer.{how}")
@@ -226,6 +227,9 @@ def test_what_others_do_is_seen_with_the_extra(make_rig):
                  "MANUAL_STEPPER STEPPER=rotation1 SET_POSITION=5\nMANUAL_STEPPER STEPPER=rotation1 GCODE_AXIS=A"):
         machine.gcode(text)
         wait_for("it is seen", lambda: "a" not in helpers.position(machine)["homed_axes"])
+        for _ in range(2):  # another connection knows no more
+            with Lines(machine) as c:
+                assert c.ask("M114") == ["!! it is not known where axis A stands: home it with G28"]
         assert "b" in helpers.position(machine)["homed_axes"]
         wait_for("joined", lambda: joined(machine) == ["a", "b"])
         refused(post(machine, "motion/move", {"a": 10}), "HOMING_REQUIRED")

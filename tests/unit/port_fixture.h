@@ -17,9 +17,12 @@ struct port_rig {
     struct lane_script script;       /* in flight when done is set */
     lane_done *done;
     void *user;
+    size_t unread;                   /* of the client's bytes, by the session */
     int64_t now_ms;
     unsigned stops, scripts;
+    uint64_t movers;                 /* as lane_movers */
     bool full;                       /* the lane takes nothing */
+    bool behind;                     /* the script in flight has not begun: another command runs */
     char log[PORT_LOG_MAX];          /* every script, one line each, its own lines joined by "; " */
     void (*submitted)(struct port_rig *p);
 };
@@ -37,6 +40,7 @@ static inline struct lane_job *port_submit(void *to, const struct lane_script *s
     }
     p->script = *s, p->done = done, p->user = user;
     p->scripts++;
+    p->movers += s->axis_count > 0 || strstr(s->text, "G1 ") || strstr(s->text, "G28");
     size_t n = strlen(p->log);
     for (const char *c = s->text; *c && n + 4 < sizeof p->log; c++) {
         p->log[n++] = *c == '\n' ? ';' : *c;
@@ -50,7 +54,17 @@ static inline struct lane_job *port_submit(void *to, const struct lane_script *s
     return (struct lane_job *)p;
 }
 
-static inline bool port_take_back(void *to, struct lane_job *job) { (void)to, (void)job; return false; }
+static inline bool port_take_back(void *to, struct lane_job *job)
+{
+    struct port_rig *p = to;
+    (void)job;
+    if (p->behind)
+        p->done = NULL;
+    return p->behind;
+}
+
+static inline uint64_t port_movers(void *to) { return ((struct port_rig *)to)->movers; }
+static inline size_t port_unread(void *to, void *client) { (void)client; return ((struct port_rig *)to)->unread; }
 static inline int64_t port_now_ms(void *to) { return ((struct port_rig *)to)->now_ms; }
 static inline void port_look(void *to, int64_t in_ms) { (void)to, (void)in_ms; }
 static inline void port_wake(void *to, void *client) { (void)to, (void)client; }
@@ -147,7 +161,14 @@ static inline void port_feed(struct port_rig *p, const char *bytes, size_t n)
     }
 }
 
-/* Ready, homed, at 100 50 0, sensors at -45.2 and -3.1. */
+/* A new client. */
+static inline void port_connect(struct port_rig *p)
+{
+    gcode_session_free(p->s);
+    p->s = gcode_session_new(p->r.m, &p->options, &p->up, NULL);
+}
+
+/* Ready, homed, at 100 50 0, sensors at -45.2 and -3.1; the client has been told where the head is, a second ago. */
 static inline void port_open(struct port_rig *p, bool ack, const char *home_script)
 {
     memset(p, 0, sizeof *p);
@@ -158,8 +179,15 @@ static inline void port_open(struct port_rig *p, bool ack, const char *home_scri
     tell(p->r.m, "temperature_sensor vacuum2", "temperature", number_value(-3.1));
     p->now_ms = 2000;
     p->options = (struct gcode_options){ .firmware_name = "KlipperPlace GcodeServer", .home_script = home_script, .mappings = p->r.maps, .ack = ack };
-    p->up = (struct gcode_up){ port_submit, port_take_back, port_stop, port_now_ms, port_look, port_wake, p };
-    p->s = gcode_session_new(p->r.m, &p->options, &p->up, NULL);
+    p->up = (struct gcode_up){ port_submit, port_take_back, port_movers, port_stop, port_unread, port_now_ms, port_look, port_wake, p };
+    port_connect(p);
+    size_t n;
+    port_feed(p, "M400\n", 5);
+    port_answer(p);
+    gcode_session_out(p->s, &n);
+    gcode_session_sent(p->s, n);
+    p->now_ms += 1000;
+    p->scripts = 0, p->log[0] = 0;
 }
 
 static inline void port_close(struct port_rig *p)
