@@ -16,6 +16,7 @@
 
 #define CALL_MS 5000       /* deadline of each question asked while reading everything */
 #define POLL_MS 500        /* server.info while Klipper is not ready: an error at its start sends no notification */
+#define READING "its state is being read again"
 #define SILENT_POLLS 4     /* so many without a push between, and everything is read again */
 
 struct state {
@@ -262,8 +263,12 @@ static void read_all(struct state *s)
     json_object_clear(s->read_at);
     s->unanswered = false;
     loop_timer_cancel(s->poll);
-    if (kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY)
-        set_klippy(s, KP_KLIPPY_STARTUP, "its state is being read again");
+    if (kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY) {
+        log_line(LOG_WARNING, "state", "klipper=%s message=\"%s\"", kp_klippy_name(KP_KLIPPY_STARTUP), READING);
+        kp_machine_time(s->machine, loop_now_ms());
+        kp_machine_reading(s->machine, READING);
+        s->ev.changed(s->user);
+    }
     ask(s, "server.info", NULL, on_server);
 }
 

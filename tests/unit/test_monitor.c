@@ -342,6 +342,65 @@ static void test_lost(void **state)
     kp_machine_free(m);
 }
 
+/* A machine that moved when it was last told of, at 10000, and is read again since 12300: nothing has come for so long. */
+static struct kp_machine *machine_reading(void)
+{
+    struct kp_machine *m = machine_hot();
+    told(m, "toolhead", "print_time", number(12), 10000);
+    told(m, "toolhead", "estimated_print_time", number(11.5), 10000);
+    kp_machine_pushed(m, 10000);
+    kp_safety_check(m, 10100);
+    kp_machine_time(m, 12300);
+    kp_machine_reading(m, "read again");
+    assert_int_equal(kp_machine_klippy_state(m), KP_KLIPPY_STARTUP);
+    assert_string_equal(kp_machine_klippy_message(m), "read again");
+    assert_true(kp_machine_pushed_ms(m) == INT64_MIN);
+    assert_int_equal(kp_safety_check(m, 12300), KP_REACT_HOLD);
+    assert_true(kp_safety_present(m, KP_CAUSE_SILENT_MOVING) && kp_safety_present(m, KP_CAUSE_NOT_READY));
+    return m;
+}
+
+/* A reading is not the end of a silence: a Klipper that hangs is stopped at the third look all the same, and one that goes meanwhile was lost in motion. */
+static void test_reading(void **state)
+{
+    (void)state;
+    struct kp_machine *m = machine_reading();
+    kp_machine_reset(m); /* objects came, and then nothing more */
+    assert_int_equal(kp_safety_check(m, 14300), 0);
+    assert_false(kp_safety_latched(m));
+    assert_int_equal(kp_safety_check(m, 16300), KP_REACT_STOP);
+    assert_true(kp_safety_latched(m));
+    kp_machine_free(m);
+
+    m = machine_reading();
+    kp_machine_time(m, 13000);
+    kp_machine_klippy(m, KP_KLIPPY_GONE, NULL);
+    assert_true(kp_safety_check(m, 13000) == (KP_REACT_HOLD | KP_REACT_STOP) && kp_safety_present(m, KP_CAUSE_LOST_MOVING));
+    kp_machine_free(m);
+
+    m = machine_reading();
+    kp_machine_time(m, 13500);
+    kp_machine_moonraker(m, false);
+    assert_true(kp_safety_check(m, 13500) == KP_REACT_HOLD && kp_safety_present(m, KP_CAUSE_CUT_MOVING));
+    assert_false(kp_safety_present(m, KP_CAUSE_SILENT_MOVING));
+    kp_machine_free(m);
+
+    m = machine_reading(); /* it was only slow */
+    kp_machine_klippy(m, KP_KLIPPY_READY, "");
+    kp_machine_pushed(m, 14000);
+    assert_int_equal(kp_safety_check(m, 14300), 0);
+    assert_false(kp_safety_held(m));
+    kp_machine_free(m);
+
+    m = machine_reading(); /* a Klipper that says that it starts is not the one that was silent */
+    kp_machine_klippy(m, KP_KLIPPY_STARTUP, "Printer is not ready");
+    kp_safety_check(m, 14300);
+    assert_false(kp_safety_present(m, KP_CAUSE_SILENT_MOVING));
+    kp_machine_reading(m, "again"); /* nothing that was ready is read */
+    assert_string_equal(kp_machine_klippy_message(m), "Printer is not ready");
+    kp_machine_free(m);
+}
+
 /* Events of the last run come back before the first new one, whose id goes on behind theirs; one that was lost hides those before it. */
 static void test_restore(void **state)
 {
@@ -409,7 +468,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table), cmocka_unit_test(test_causes), cmocka_unit_test(test_over), cmocka_unit_test(test_latched_already),
         cmocka_unit_test(test_positions), cmocka_unit_test(test_temperatures), cmocka_unit_test(test_due), cmocka_unit_test(test_events),
-        cmocka_unit_test(test_lost), cmocka_unit_test(test_restore), cmocka_unit_test(test_restore_latch),
+        cmocka_unit_test(test_lost), cmocka_unit_test(test_reading), cmocka_unit_test(test_restore), cmocka_unit_test(test_restore_latch),
     };
     return cmocka_run_group_tests_name("monitor", tests, NULL, NULL);
 }
