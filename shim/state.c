@@ -34,6 +34,7 @@ struct state {
     struct refreshes *refreshes; /* questions about single objects */
     uint64_t asked;        /* the question of the reading under way; 0: none */
     double wall;           /* s since the epoch of the last push */
+    bool had_klipper;      /* Moonraker has had one on this connection */
     bool subscribed;       /* everything has been read; pushes come */
     int misses;            /* polls in a row without a push while subscribed */
     int64_t polled_push_ms;
@@ -249,6 +250,9 @@ static void on_server(void *user, const struct mr_reply *r)
     if (!answered(s, r, "server.info"))
         return;
     if (json_is_true(json_object_get(r->result, "klippy_connected"))) {
+        s->had_klipper = true;
+        if (kp_machine_klippy_state(s->machine) == KP_KLIPPY_GONE)
+            set_klippy(s, KP_KLIPPY_STARTUP, READING); /* it is there, and not gone as before */
         ask(s, "printer.info", NULL, on_printer);
         return;
     }
@@ -345,7 +349,7 @@ static void on_down(void *user, const char *why)
 {
     struct state *s = user;
     bool was = kp_machine_moonraker_connected(s->machine);
-    s->subscribed = false;
+    s->subscribed = s->had_klipper = false;
     s->asked = 0;
     loop_timer_cancel(s->poll);
     refreshes_down(s->refreshes);
@@ -391,6 +395,7 @@ static void on_notify(void *user, const char *method, json_t *params)
             s->ev.console(s->user, line);
     } else if (!strcmp(method, "notify_klippy_disconnected")) {
         s->subscribed = false;
+        s->had_klipper = true;
         set_klippy(s, KP_KLIPPY_GONE, "");
         read_all(s);
     } else if (!strcmp(method, "notify_klippy_ready")) {
@@ -419,6 +424,11 @@ bool state_fresh(const struct state *s)
 {
     return s->subscribed && kp_machine_moonraker_connected(s->machine) && kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY &&
            loop_now_ms() - kp_machine_pushed_ms(s->machine) < STATE_FRESH_MS;
+}
+
+bool state_saw_it_go(const struct state *s)
+{
+    return s->had_klipper && kp_machine_klippy_state(s->machine) == KP_KLIPPY_GONE;
 }
 
 double state_pushed_wall(const struct state *s)

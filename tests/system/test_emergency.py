@@ -320,6 +320,20 @@ def test_stop_that_nobody_confirms(homed):
     ok(post(homed, "system/reset"))
 
 
+def test_stop_that_could_not_be_sent(make_rig):
+    """Klipper's own socket is named and nobody is there, and Moonraker is away: it goes out when Moonraker is back, who knows a Klipper that is ready."""
+    machine = helpers.make_homed(make_rig(klipperplace_extra="[api]\nklipper_socket: /nowhere/klippy.sock\n[safety]\nemergency_stop_timeout: 1"))
+    go(machine, x=20, y=50)
+    machine.moonraker.kill()
+    wait_for("it is seen", lambda: machine.get("/ready")[0] == 503)
+    refused(post(machine, "system/emergency_stop"), "TIMEOUT")
+    assert machine.sim_cmd("status")["mcu"]["shutdown"] is False
+    machine.moonraker.start()
+    wait_for("the stop arrives", lambda: machine.sim_cmd("status")["mcu"]["shutdown"], 20)
+    wait_for("the shim sees it", lambda: machine.get("/ready")[1]["klipper"] == "shutdown")
+    ok(post(machine, "system/reset"))
+
+
 def test_stop_of_a_machine_that_cannot_move(homed):
     """The microcontroller is shut down already: the stop is still accepted and answered."""
     homed.sim_cmd("fault shutdown")
