@@ -34,7 +34,7 @@ struct stop {
 static void on_klipper_up(void *user)
 {
     struct stop *s = user;
-    if (s->owed && !mr_connected(s->moonraker))
+    if (s->owed) /* also past a Moonraker that is connected: it may hang */
         stop_send(s);
 }
 

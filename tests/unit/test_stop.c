@@ -180,6 +180,27 @@ static void test_owed_over_a_reconnect(void **state)
     }
 }
 
+/* Moonraker has the stop and does not answer. Klipper's socket comes up late: it goes that way at once. */
+static void test_a_late_socket(void **state)
+{
+    (void)state;
+    struct stop *s = stop_make();
+    moonraker.connected = true;
+    stop_changed(s, KP_KLIPPY_READY, false);
+    stop_send(s);
+    due();
+    assert_true(stop_owed(s) && moonraker.sent == 1 && klipper.sent == 0);
+    up(&klipper);
+    assert_true(moonraker.sent == 1 && klipper.sent == 1);
+    answer(&klipper, MR_OK);
+    due();
+    assert_true(!stop_owed(s) && confirmed == 1);
+    down(&klipper);
+    up(&klipper);
+    assert_int_equal(klipper.sent, 1); /* nothing is owed */
+    end(s);
+}
+
 /* Moonraker says that there is no Klipper, and its socket is closed: a new one begins with nothing under way. */
 static void test_a_dead_klipper_is_owed_nothing(void **state)
 {
@@ -208,7 +229,7 @@ static void test_a_dead_klipper_is_owed_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_both_ways), cmocka_unit_test(test_owed_over_a_reconnect), cmocka_unit_test(test_a_dead_klipper_is_owed_nothing),
+        cmocka_unit_test(test_both_ways), cmocka_unit_test(test_owed_over_a_reconnect), cmocka_unit_test(test_a_late_socket), cmocka_unit_test(test_a_dead_klipper_is_owed_nothing),
     };
     return cmocka_run_group_tests_name("stop", tests, NULL, NULL);
 }
