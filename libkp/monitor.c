@@ -310,9 +310,11 @@ static unsigned look(struct kp_machine *m, enum kp_cause cause, int64_t now_ms)
         reaction |= row->holds ? KP_REACT_HOLD : 0;
     }
     if (row->stops >= 0 && m->looks[cause] == row->stops + 1) {
-        bool asked = m->latch == KP_LATCH_OURS;
+        bool ours = m->latch == KP_LATCH_OURS, down = ours && m->klippy == KP_KLIPPY_SHUTDOWN;
         kp_safety_latch(m, true, row->doc);
-        reaction |= asked ? 0 : KP_REACT_STOP;
+        if (ours && !down) /* that stop is over for Klipper, or has not reached it: the latch alone stops nobody else */
+            kp_monitor_event(m, KP_EMERGENCY, KP_CAUSE_STOP, row->doc, NAN, NAN);
+        reaction |= down ? 0 : KP_REACT_STOP;
     }
     return reaction;
 }

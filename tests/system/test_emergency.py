@@ -266,6 +266,23 @@ def test_our_stop_outlives_a_restart_by_others(homed):
     assert safety(homed)["emergency_stop_active"] is False
 
 
+def test_an_old_stop_of_ours_does_not_cover_what_others_do_later(make_rig):
+    """They restarted Klipper, and now drive beyond [safety]: stopped, and told, though the latch is set already."""
+    machine = helpers.make_homed(make_rig(klipperplace_extra="[safety]\nmax_x_position: 200"))
+    ok(post(machine, "system/emergency_stop", {"reason": "first"}))
+    helpers.restart_klipper(machine)
+    wait_for("the shim sees Klipper", lambda: machine.get("/ready")[1]["klipper"] == "ready")
+    helpers.tell_position(machine)
+    Later(machine.gcode, "G90\nG1 X230 F6000\nG4 P5000")
+    wait_for("the stop", lambda: machine.sim_cmd("status")["mcu"]["shutdown"], 10)
+    data = ok(get(machine, "safety/status"))
+    assert data["emergency_stop_active"] is True and data["reason"] == "first"
+    told = [e for e in ok(get(machine, "safety/events?limit=256"))["events"] if e["cause"] == "EMERGENCY_STOP"]
+    assert [e["message"] for e in told] == ["the head is sent beyond the position limits", "first"]
+    wait_for("Klipper knows", lambda: machine.get("/ready")[1]["klipper"] == "shutdown")
+    ok(post(machine, "system/reset", timeout=40))
+
+
 def test_reset_of_what_is_not_stopped(homed):
     """Nothing to clear: it says so, restarts nothing and unhomes nothing."""
     boots = homed.sim_cmd("status")["mcu"]["boots"]

@@ -158,18 +158,26 @@ static void test_over(void **state)
     kp_machine_free(m);
 }
 
-/* A stop of ours is not asked for twice, one that was only seen is. */
+/* A stop of ours that holds Klipper down is not asked for twice. One that was only seen is, and so is an old one of ours on a Klipper that runs again: others
+ * drive it. */
 static void test_latched_already(void **state)
 {
+    static const struct { bool ours, down, stops; } rows[] = { { false, false, true }, { true, true, false }, { true, false, true } };
     (void)state;
-    for (int ours = 0; ours < 2; ours++) {
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct kp_machine *m = machine_hot();
-        told(m, "extruder", "temperature", number(300), 1);
-        kp_safety_latch(m, ours, "first");
-        for (int look = 1; look <= 3; look++) {
-            kp_machine_pushed(m, 1000 * look);
-            assert_int_equal(kp_safety_check(m, 1000 * look), look == 1 ? KP_REACT_HOLD : look == 3 && !ours ? KP_REACT_STOP : 0);
+        kp_safety_latch(m, rows[i].ours, "first");
+        kp_machine_klippy(m, KP_KLIPPY_SHUTDOWN, "Shutdown due to webhooks request");
+        if (!rows[i].down)
+            kp_machine_klippy(m, KP_KLIPPY_READY, "");
+        kp_safety_check(m, 100); /* Klipper is down, or over it */
+        told(m, "extruder", "temperature", number(300), 200);
+        for (int look = 1; look <= 5; look++) {
+            kp_machine_pushed(m, 2000 * look);
+            assert_int_equal(kp_safety_check(m, 2000 * look), look == 1 ? KP_REACT_HOLD : look == 3 && rows[i].stops ? KP_REACT_STOP : 0);
         }
+        assert_int_equal(kp_safety_event(m, 0)->cause, rows[i].stops ? KP_CAUSE_STOP : KP_CAUSE_TEMPERATURE_HIGH);
+        assert_string_equal(kp_safety_reason(m), rows[i].ours ? "first" : "a temperature is beyond its limit");
         kp_machine_free(m);
     }
 }
