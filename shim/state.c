@@ -3,6 +3,7 @@
  * was last away. */
 #include "state.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -59,15 +60,33 @@ static void feed_field(void *user, struct kp_str field, const struct kp_value *v
     kp_machine_status(f->s->machine, f->object, field, v, f->now_ms);
 }
 
-static void set_klippy(struct state *s, enum kp_klippy to, const char *message)
+/* As Klipper was told to be. */
+struct klippy { enum kp_klippy state; char message[KP_TEXT_MAX]; };
+
+static struct klippy klippy_now(const struct state *s)
 {
-    if (to == kp_machine_klippy_state(s->machine) && !strcmp(message, kp_machine_klippy_message(s->machine)))
+    struct klippy now = { .state = kp_machine_klippy_state(s->machine) };
+    snprintf(now.message, sizeof now.message, "%s", kp_machine_klippy_message(s->machine));
+    return now;
+}
+
+static void set_klippy_from(struct state *s, const struct klippy *was, enum kp_klippy to, const char *message)
+{
+    bool same = to == was->state && !strcmp(message, was->message);
+    if (same && !strcmp(message, kp_machine_klippy_message(s->machine)))
         return;
-    if (to != kp_machine_klippy_state(s->machine))
+    if (to != was->state)
         log_line(to == KP_KLIPPY_READY ? LOG_INFO : LOG_WARNING, "state", "klipper=%s message=\"%s\"", kp_klippy_name(to), message);
     kp_machine_time(s->machine, loop_now_ms());
     kp_machine_klippy(s->machine, to, message);
-    s->ev.changed(s->user);
+    if (!same)
+        s->ev.changed(s->user);
+}
+
+static void set_klippy(struct state *s, enum kp_klippy to, const char *message)
+{
+    const struct klippy was = klippy_now(s);
+    set_klippy_from(s, &was, to, message);
 }
 
 static enum kp_klippy klippy_of(const char *name)
@@ -81,14 +100,15 @@ static enum kp_klippy klippy_of(const char *name)
     return KP_KLIPPY_GONE;
 }
 
-static void webhooks(struct state *s, json_t *fields)
+/* The machine has been fed with these fields: what they change is seen by how it was before. */
+static void webhooks(struct state *s, const struct klippy *was, json_t *fields)
 {
     const char *name = json_string_value(json_object_get(fields, "state"));
     const char *message = json_string_value(json_object_get(fields, "state_message"));
     if (!name && !message)
         return;
     enum kp_klippy to = name ? klippy_of(name) : kp_machine_klippy_state(s->machine);
-    set_klippy(s, to, to == KP_KLIPPY_READY || !message ? "" : message);
+    set_klippy_from(s, was, to, to == KP_KLIPPY_READY || !message ? "" : message);
 }
 
 /* One status object of a push or of an answer: {object: {field: value}}. */
@@ -118,12 +138,13 @@ static void set_stale(struct state *s, bool stale)
 
 static void feed_push(struct state *s, json_t *status)
 {
+    const struct klippy was = klippy_now(s);
     feed_status(s, status);
     set_stale(s, false);
     s->fed_ms = loop_now_ms();
     s->wall = wall_now();
     kp_machine_pushed(s->machine, loop_now_ms());
-    webhooks(s, json_object_get(status, "webhooks"));
+    webhooks(s, &was, json_object_get(status, "webhooks"));
     s->ev.pushed(s->user);
 }
 

@@ -311,6 +311,30 @@ def test_mcu_shut_down_in_a_move(homed):
     assert homed.get("/ready")[0] == 200
 
 
+# Klipper's whole message on it is short enough to be kept as it is.
+DOOR = """
+[gcode_macro DOOR]
+gcode:
+    {action_emergency_stop("door")}
+"""
+
+
+def test_klipper_shut_down_by_a_macro(make_rig):
+    """With few words. A pick that waits for its sensor, behind whose script the macro runs, ends at once, and the lane is free after a restart by others."""
+    machine = helpers.make_homed(make_rig(printer_extra=DOOR))
+    go(machine, x=50, y=50)
+    pick = Later(post, machine, "pnp/pick", {"nozzle": "N1", "timeout_s": 100})
+    machine.sim_cmd("wait_pin n1.valve 1 20000", timeout=25)
+    Later(machine.gcode, "DOOR")
+    refused(pick.answer(10), "KLIPPY_DISCONNECTED", "OUTCOME_UNKNOWN", "EXECUTION_FAILED")
+    body = refused(post(machine, "motion/move", {"x": 30}), "KLIPPY_DISCONNECTED")
+    words = body["details"]["klipper"]["message"]
+    assert words.startswith("Shutdown due to door") and words.endswith("Printer is shutdown\n")  # whole: longer ones are cut
+    ok(post(machine, "system/reset"))
+    helpers.make_homed(machine)
+    go(machine, x=30)
+
+
 def test_mcu_hangs_for_a_moment(homed):
     """Shorter than Klipper's patience: late, but nothing is lost and nothing comes twice."""
     go(homed, x=50, y=50)
