@@ -8,6 +8,8 @@ import concurrent.futures
 import contextlib
 import os
 import shutil
+import signal
+import socket
 import sqlite3
 import stat
 import time
@@ -15,7 +17,8 @@ import time
 import pytest
 
 import rig
-from helpers import BASE, FAST, check_envelope, full_disk, get, go, make_homed, ok, pin, post, refused, restart_klipper, wait_for
+from helpers import (BASE, FAST, check_envelope, full_disk, get, go, http_text, make_homed, ok, pin, post, read_answers, refused, restart_klipper,
+                     wait_for)
 
 KEPT = 60  # most ended commands kept
 
@@ -185,6 +188,27 @@ def test_a_stop_of_others_goes_with_their_restart(machine):
     machine.wait_shim_ready(30)
     ok(post(machine, "system/resume"))
     make_homed(machine)
+
+
+def test_keys_that_change_at_the_end(machine):
+    """The process ends before the journal has told that a change is kept: nobody is left to be answered, and nothing is touched that is gone."""
+    key = ok(post(machine, "auth/keys", {"name": "late", "role": "viewer"}))["id"]
+    change = http_text("PUT", BASE + f"auth/keys/{key}", b'{"enabled": false}')
+    for after_ms in (0, 0, 1, 2, 3, 5):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(socket.create_connection(("127.0.0.1", machine.port), timeout=20)) for _ in range(8)]
+            for c in clients:
+                c.sendall(http_text("GET", BASE + "version"))
+                assert read_answers(c, 1)[0][0] == 200
+            machine.shim.pause()
+            for c in clients:
+                c.sendall(change * 8)
+            machine.shim.resume()
+            time.sleep(after_ms / 1000)
+            stop(machine)
+        machine.shim.start()
+        machine.wait_shim_ready(30)
+    ok(machine.request("DELETE", BASE + f"auth/keys/{key}"))
 
 
 def test_pause_outlives_the_process(machine):
