@@ -21,6 +21,7 @@ from helpers import (BASE, FAST, check_envelope, full_disk, get, go, http_text, 
                      wait_for)
 
 KEPT = 60  # most ended commands kept
+EVENTS_KEPT, PRUNED_AFTER = 10000, 256  # history.h, history.c
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +171,33 @@ def test_a_stop_outlives_the_process(machine):
     data = ok(post(machine, "system/reset", timeout=40))
     assert data["reset_complete"] is True and data["homed_axes"] == [] and data["paused"] is True
     restart(machine, kill=True)
+    assert not stopped()
+    ok(post(machine, "system/resume"))
+    make_homed(machine)
+
+
+def test_a_stop_outlives_many_later_events(machine, place):
+    """More than are read at a start, and more than are kept."""
+    def stopped():
+        return ok(get(machine, "status"))["safety"]["emergency_stop_active"]
+    ok(post(machine, "system/emergency_stop", {"reason": "long ago"}))
+    stop(machine)
+    last = rows(place, "SELECT max(id) FROM events")[0][0]
+    with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as db:
+        db.execute("WITH RECURSIVE n(i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO events(id, rank, level, cause, message, timestamp)"
+                   " SELECT i, 1, 'caution', 'TEMPERATURE_NEAR', 'near', ? FROM n", (last + 1, last + EVENTS_KEPT + 50, time.time()))
+    machine.shim.start()
+    wait_for("the shim sees Klipper", lambda: machine.get("/health")[1]["klipper"] == "shutdown")
+    assert stopped() and ok(get(machine, "safety/status"))["reason"] == "long ago"
+    for _ in range(PRUNED_AFTER + 20):
+        ok(post(machine, "system/emergency_stop"))  # a row among the commands, and no event: the latch is set
+    stop(machine)
+    assert rows(place, f"SELECT message FROM events WHERE id <= {last}") == [("long ago",)], "all others were cut"
+    machine.shim.start()
+    wait_for("the shim sees Klipper", lambda: machine.get("/health")[1]["klipper"] == "shutdown")
+    assert stopped()
+    ok(post(machine, "system/reset", timeout=40))
+    restart(machine)
     assert not stopped()
     ok(post(machine, "system/resume"))
     make_homed(machine)
