@@ -471,12 +471,35 @@ static void test_restore_latch(void **state)
     }
 }
 
+/* A client's reason that begins like Klipper's words is still a client's after a restart. */
+static void test_restore_a_reason(void **state)
+{
+    static const struct { bool ours; const char *reason, *text; } rows[] = {
+        { true, "Shutdown due to M112 command", "asked: Shutdown due to M112 command" }, { true, "asked: x", "asked: x" },
+        { true, "Shutdown due to webhooks request of the line's lead", "asked: Shutdown due to webhooks request of the line's lead" },
+        { false, "Shutdown due to M112 command", "Shutdown due to M112 command" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_machine *m = machine_ready(0), *next = machine_make(NULL);
+        kp_safety_latch(m, rows[i].ours, rows[i].reason);
+        assert_string_equal(kp_safety_reason(m), rows[i].text);
+        kp_safety_restore(next, kp_safety_event(m, 0));
+        assert_string_equal(kp_safety_reason(next), rows[i].text);
+        kp_machine_klippy(next, KP_KLIPPY_READY, NULL);
+        assert_int_equal(kp_safety_latched(next), rows[i].ours);
+        kp_machine_free(m);
+        kp_machine_free(next);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table), cmocka_unit_test(test_causes), cmocka_unit_test(test_over), cmocka_unit_test(test_latched_already),
         cmocka_unit_test(test_positions), cmocka_unit_test(test_temperatures), cmocka_unit_test(test_due), cmocka_unit_test(test_events),
         cmocka_unit_test(test_lost), cmocka_unit_test(test_reading), cmocka_unit_test(test_restore), cmocka_unit_test(test_restore_latch),
+        cmocka_unit_test(test_restore_a_reason),
     };
     return cmocka_run_group_tests_name("monitor", tests, NULL, NULL);
 }
