@@ -174,6 +174,7 @@ static void state_enter(struct kp_machine *m, enum kp_klippy state)
 {
     if (state != m->klippy)
         kp_monitor_klippy(m, state);
+    m->reading = false;
     if (m->klippy == KP_KLIPPY_READY && state != KP_KLIPPY_READY)
         forget_state(m);
     m->klippy = state;
@@ -404,6 +405,18 @@ void kp_machine_klippy(struct kp_machine *m, enum kp_klippy state, const char *m
     message_set(m, kp_str_of(message));
     state_enter(m, state);
     kp_safety_observe(m);
+}
+
+void kp_machine_reading(struct kp_machine *m, const char *message)
+{
+    if (m->klippy != KP_KLIPPY_READY)
+        return;
+    m->reading = true;
+    m->read_pushed_ms = m->pushed_ms;
+    m->read_ahead_s = m->print_time - m->estimated_time;
+    forget_state(m);
+    message_set(m, kp_str_of(message));
+    m->klippy = KP_KLIPPY_STARTUP;
 }
 
 enum kp_klippy kp_machine_klippy_state(const struct kp_machine *m)

@@ -88,6 +88,9 @@ struct kp_machine {
     enum kp_klippy klippy;
     char message[KP_TEXT_MAX];
     int64_t pushed_ms;
+    bool reading;                          /* ready when last seen, and read again since */
+    int64_t read_pushed_ms;                /* then: pushed_ms, and print_time - estimated_time, of before */
+    double read_ahead_s;
     struct kp_point live, toolhead, gcode; /* motion_report, toolhead, gcode_move */
     struct kp_point left;                  /* where our last script ends; until a push after left_ms */
     int64_t left_ms;

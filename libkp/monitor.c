@@ -159,22 +159,43 @@ static bool position_out(struct kp_machine *m, int64_t now_ms, struct finding *f
 
 /* ---- state ---- */
 
+/* The last push, and how far ahead of its clock Klipper had motion then (NAN: not told): a reading that gets no answer takes neither away. */
+static int64_t told_ms(const struct kp_machine *m)
+{
+    return m->reading ? m->read_pushed_ms : m->pushed_ms;
+}
+
+static double ahead_s(const struct kp_machine *m)
+{
+    return m->reading ? m->read_ahead_s : m->print_time - m->estimated_time;
+}
+
+static bool seen_ready(const struct kp_machine *m)
+{
+    return m->klippy == KP_KLIPPY_READY || m->reading;
+}
+
 /* When it was last told of. */
 static bool was_moving(const struct kp_machine *m)
 {
-    return m->print_time > m->estimated_time; /* NAN: not told */
+    return ahead_s(m) > 0;
 }
 
-/* Klipper's clock went on since. */
-static bool is_moving(const struct kp_machine *m)
+static bool tells_nothing(const struct kp_machine *m, int64_t now_ms)
 {
-    double since_s = m->pushed_ms == INT64_MIN || m->now_ms < m->pushed_ms ? 0 : (double)(m->now_ms - m->pushed_ms) / 1000;
-    return m->print_time > m->estimated_time + since_s; /* NAN: not told */
+    return told_ms(m) != INT64_MIN && now_ms - told_ms(m) > SILENT_MS;
+}
+
+/* Klipper's clock went on since; but what it did in a long silence nobody knows. */
+static bool may_move(const struct kp_machine *m)
+{
+    double since_s = told_ms(m) == INT64_MIN || m->now_ms < told_ms(m) ? 0 : (double)(m->now_ms - told_ms(m)) / 1000;
+    return ahead_s(m) > since_s || (was_moving(m) && tells_nothing(m, m->now_ms));
 }
 
 static bool is_silent(const struct kp_machine *m, int64_t now_ms)
 {
-    return m->moonraker && m->klippy == KP_KLIPPY_READY && m->pushed_ms != INT64_MIN && now_ms - m->pushed_ms > SILENT_MS;
+    return m->moonraker && seen_ready(m) && tells_nothing(m, now_ms);
 }
 
 static bool printing(struct kp_machine *m, int64_t now_ms, struct finding *f)
@@ -227,7 +248,7 @@ static bool (*const looks[KP_CAUSE_COUNT])(struct kp_machine *m, int64_t now_ms,
 
 void kp_monitor_klippy(struct kp_machine *m, enum kp_klippy to)
 {
-    if (m->klippy == KP_KLIPPY_READY && to == KP_KLIPPY_GONE && is_moving(m)) {
+    if (seen_ready(m) && to == KP_KLIPPY_GONE && may_move(m)) {
         m->lost_moving = m->moonraker;
         m->cut_moving = !m->moonraker;
     }
@@ -289,9 +310,11 @@ static unsigned look(struct kp_machine *m, enum kp_cause cause, int64_t now_ms)
         reaction |= row->holds ? KP_REACT_HOLD : 0;
     }
     if (row->stops >= 0 && m->looks[cause] == row->stops + 1) {
-        bool asked = m->latch == KP_LATCH_OURS;
+        bool ours = m->latch == KP_LATCH_OURS, down = ours && m->klippy == KP_KLIPPY_SHUTDOWN;
         kp_safety_latch(m, true, row->doc);
-        reaction |= asked ? 0 : KP_REACT_STOP;
+        if (ours && !down) /* that stop is over for Klipper, or has not reached it: the latch alone stops nobody else */
+            kp_monitor_event(m, KP_EMERGENCY, KP_CAUSE_STOP, row->doc, NAN, NAN);
+        reaction |= down ? 0 : KP_REACT_STOP;
     }
     return reaction;
 }

@@ -68,9 +68,16 @@ void kp_safety_observe(struct kp_machine *m)
     latch_step(m, KP_LE_SEEN, reason);
 }
 
+/* The journal tells by the words alone whether a stop was only seen: somebody's own reason never begins as Klipper's do. */
 void kp_safety_latch(struct kp_machine *m, bool ours, const char *reason)
 {
-    latch_step(m, ours ? KP_LE_ASKED : KP_LE_SEEN, reason ? reason : "");
+    struct kp_error e;
+    const char *text = reason ? reason : "";
+    if (ours && stop_was_asked(text)) {
+        kp_error_set(&e, KP_EMERGENCY_STOP_ACTIVE, NULL, "asked: %s", text);
+        text = e.message;
+    }
+    latch_step(m, ours ? KP_LE_ASKED : KP_LE_SEEN, text);
 }
 
 /* The events of the last run tell how its latch stood. A stop that was only seen has Klipper's words, and goes when Klipper is ready. */

@@ -309,7 +309,7 @@ static void on_changed(void *user)
     if (klippy != KP_KLIPPY_READY)
         app_reads_that_waited(a, true);
     app_reset_changed(a, klippy);
-    stop_changed(a->stop, klippy);
+    stop_changed(a->stop, klippy, state_saw_it_go(a->state));
     monitor_look(a->monitor);
     events_mirror(a->events);
     for (struct app_watch *w = a->watches; w; w = w->next)

@@ -30,9 +30,10 @@ struct auth_api {
     char cookie[PATH_LONGEST]; /* empty: not written */
 };
 
-/* A change on its way to the database. */
+/* A change on its way to the database. The history may tell of its end when the keys' room is closed already. */
 struct change {
-    struct auth_api *api;
+    struct auth *auth;
+    bool lasting;
     struct auth_key key;
     char secret[SECRET_TEXT]; /* empty: not to be shown */
     app_done *done;
@@ -43,15 +44,15 @@ static const char *const roles[] = { "public", "viewer", "operator", "admin" };
 
 /* ---- answers ---- */
 
-/* Takes data. */
-static bool tell(const struct auth_api *p, app_done *done, void *user, json_t *data, bool lasts)
+/* Takes data. lost: what it tells of is a key that this process alone knows. */
+static bool tell(app_done *done, void *user, json_t *data, bool lost)
 {
     static const struct kp_faults none = { .count = 0 };
     struct kp_faults f = { .count = 0 };
     struct kp_error e;
     char *text = data ? json_dumps(data, JSON_TEXT) : NULL;
     struct app_answer a = { .faults = &none, .data = text, .n = text ? strlen(text) : 0 };
-    if (lasts && !p->lasting)
+    if (lost)
         a.warning = "[history] database is not set: keys end with this process";
     if (!text) {
         kp_error_set(&e, KP_INTERNAL_ERROR, NULL, "out of memory");
@@ -140,16 +141,15 @@ static void on_flush(void *user)
 static void on_given(void *user, bool ok)
 {
     struct change *g = user;
-    struct auth_api *p = g->api;
     if (!ok) {
         tell_error(g->done, g->user, KP_DATABASE_UNAVAILABLE, NULL, "the history database cannot be written: the key is as it was");
-    } else if (!auth_key_put(p->auth, &g->key)) { /* others were made meanwhile */
+    } else if (!auth_key_put(g->auth, &g->key)) { /* others were made meanwhile */
         tell_error(g->done, g->user, KP_QUEUE_FULL, NULL, "there are as many keys as there may be: delete one");
     } else {
-        json_t *data = key_json(auth_key(p->auth, g->key.id));
+        json_t *data = key_json(auth_key(g->auth, g->key.id));
         json_object_set_new(data, "key", json_string(g->secret));
         log_line(LOG_INFO, "auth", "key=%s given role=%s", g->key.id, roles[g->key.role]);
-        tell(p, g->done, g->user, data, true);
+        tell(g->done, g->user, data, !g->lasting);
     }
     free(g);
 }
@@ -160,8 +160,8 @@ static bool give(struct auth_api *p, const struct auth_key *key, app_done *done,
     struct change *g = malloc(sizeof *g);
     struct history_writes *w = g ? history_begin(p->history) : NULL;
     if (!g)
-        return tell(p, done, user, NULL, false);
-    *g = (struct change){ p, *key, "", done, user };
+        return tell(done, user, NULL, false);
+    *g = (struct change){ p->auth, p->lasting, *key, "", done, user };
     if (!secret_new(g->secret) || !secret_hash(g->secret, strlen(g->secret), g->key.hash)) {
         free(g);
         history_commit(w, NULL, NULL);
@@ -177,13 +177,13 @@ static bool give(struct auth_api *p, const struct auth_key *key, app_done *done,
 static void on_changed(void *user, bool ok)
 {
     struct change *g = user;
-    const struct auth_key *k = auth_key(g->api->auth, g->key.id);
+    const struct auth_key *k = auth_key(g->auth, g->key.id);
     if (!ok)
         tell_error(g->done, g->user, KP_DATABASE_UNAVAILABLE, NULL, "the change holds now, but the history database cannot be written: it ends with this process");
     else if (g->secret[0] || !k) /* deleted */
-        tell(g->api, g->done, g->user, json_pack("{s:s}", "deleted_id", g->key.id), false);
+        tell(g->done, g->user, json_pack("{s:s}", "deleted_id", g->key.id), false);
     else
-        tell(g->api, g->done, g->user, key_json(k), true);
+        tell(g->done, g->user, key_json(k), !g->lasting);
     free(g);
 }
 
@@ -193,8 +193,8 @@ static bool keep(struct auth_api *p, const struct auth_key *key, bool deleted, a
     struct change *g = malloc(sizeof *g);
     struct history_writes *w = g ? history_begin(p->history) : NULL;
     if (!g)
-        return tell(p, done, user, NULL, false);
-    *g = (struct change){ p, *key, "", done, user };
+        return tell(done, user, NULL, false);
+    *g = (struct change){ p->auth, p->lasting, *key, "", done, user };
     g->secret[0] = deleted ? '-' : 0;
     if (deleted)
         history_delete_key(w, key->id);
@@ -256,7 +256,7 @@ static bool about(struct auth_api *p, const struct kp_call *call, app_done *done
     if (!k)
         return tell_error(done, user, KP_NOT_FOUND, "id", "no key has this id");
     switch (call->command->id) {
-    case KP_KEY_GET: return tell(p, done, user, key_json(k), false);
+    case KP_KEY_GET: return tell(done, user, key_json(k), false);
     case KP_KEY_UPDATE: return update(p, call, k, done, user);
     case KP_KEY_DELETE: return end(p, k, done, user);
     default: return give(p, k, done, user); /* KP_KEY_ROTATE */
@@ -268,7 +268,7 @@ static bool token(struct auth_api *p, const struct auth_who *who, app_done *done
     char text[SECRET_TEXT];
     if (!auth_token(p->auth, who, text))
         return tell_error(done, user, KP_INTERNAL_ERROR, NULL, "the system gives no random bytes");
-    return tell(p, done, user, json_pack("{s:s,s:f}", "token", text, "expires_in", (double)AUTH_TOKEN_MS / 1000), false);
+    return tell(done, user, json_pack("{s:s,s:f}", "token", text, "expires_in", (double)AUTH_TOKEN_MS / 1000), false);
 }
 
 /* ---- for app ---- */
@@ -294,9 +294,9 @@ bool auth_api_begin(struct auth_api *p, const struct kp_call *call, const struct
         return tell_error(done, user, KP_PERMISSION_DENIED, NULL, "keys are not managed this way");
     switch (call->command->id) {
     case KP_KEY_CREATE: return create(p, call, done, user);
-    case KP_KEY_LIST: return tell(p, done, user, keys_json(p->auth), false);
+    case KP_KEY_LIST: return tell(done, user, keys_json(p->auth), false);
     case KP_AUTH_STATUS:
-        return tell(p, done, user, json_pack("{s:b,s:I,s:s?}", "enabled", auth_asks(p->auth), "keys", (json_int_t)auth_keys(p->auth), "role",
+        return tell(done, user, json_pack("{s:b,s:I,s:s?}", "enabled", auth_asks(p->auth), "keys", (json_int_t)auth_keys(p->auth), "role",
                                              auth_asks(p->auth) ? roles[who->role] : NULL), false);
     case KP_WS_TOKEN: return token(p, who, done, user);
     default: return about(p, call, done, user);

@@ -355,12 +355,18 @@ static void read_event(struct history *h, json_t *row)
 static bool read_events(struct history *h)
 {
     const struct db_op events = { .sql = DB_GET_EVENTS, .count = 1, .v = { { .kind = DB_INT, .i = KP_EVENTS_MAX } } };
-    json_t *rows = db_rows(h->db, &events);
-    h->events = calloc(KP_EVENTS_MAX, sizeof *h->events);
-    for (size_t i = json_array_size(rows); h->events && i-- > 0;) /* the last one came first */
+    const struct db_op latch = { .sql = DB_GET_LATCH };
+    json_t *rows = db_rows(h->db, &events), *latches = db_rows(h->db, &latch), *stop = json_array_get(latches, 0);
+    size_t count = json_array_size(rows);
+    h->events = calloc(KP_EVENTS_MAX + 1, sizeof *h->events);
+    bool read = rows && latches && h->events;
+    if (read && stop && whole(stop, "id") < whole(json_array_get(rows, count - 1), "id"))
+        read_event(h, stop); /* the latch is as it left it, whatever came since */
+    for (size_t i = count; read && i-- > 0;) /* the last one came first */
         read_event(h, json_array_get(rows, i));
     json_decref(rows);
-    return rows && h->events;
+    json_decref(latches);
+    return read;
 }
 
 static bool read_keys(struct history *h)

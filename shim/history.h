@@ -15,7 +15,7 @@ struct history_writes;
 struct loop;
 
 #define HISTORY_WAITING_MAX 4096 /* transactions and questions that wait for the thread; one more is refused, but for the end of a queue entry */
-#define HISTORY_EVENTS_MAX 10000 /* safety events kept */
+#define HISTORY_EVENTS_MAX 10000 /* safety events kept, and the last stop or release */
 
 /* An entry of the queue as the journal has it. */
 struct history_entry {
@@ -57,7 +57,7 @@ void history_free(struct history *h);
 void history_numbers(const struct history *h, struct history_numbers *out);
 /* Entries that had not ended, in the order they were added; *count of them. Borrowed until history_start. */
 const struct history_entry *history_entries(const struct history *h, size_t *count);
-/* The last safety events, the oldest first; as above. */
+/* The last safety events, the oldest first, and before them the last stop or release if that is older; as above. */
 const struct kp_safety_event *history_events(const struct history *h, size_t *count);
 /* All keys as the last process left them, in the order they were made. Borrowed for the life of the history. */
 const struct history_key *history_keys(const struct history *h, size_t *count);

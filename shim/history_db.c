@@ -40,6 +40,8 @@ static const char schema[] =
     "PRAGMA user_version=1;"
     "COMMIT;";
 
+#define LATCHES "'EMERGENCY_STOP','RELEASE'" /* the last of these tells how the latch stands, however old it is */
+
 static const char *const texts[DB_SQL_COUNT] = {
     [DB_ADD_ENTRY] = "INSERT INTO queue(id, command, parameters, priority, batch, stop_on_error, added_at) VALUES(?,?,?,?,?,?,?)",
     [DB_START_ENTRY] = "UPDATE queue SET executing=1, started_at=? WHERE id=?",
@@ -52,6 +54,7 @@ static const char *const texts[DB_SQL_COUNT] = {
                         " added_at, started_at, ended_at FROM commands"
                         " WHERE ?2 IS NULL OR seq < (SELECT seq FROM commands WHERE id = ?2) ORDER BY seq DESC LIMIT ?1",
     [DB_GET_EVENTS] = "SELECT id, level, cause, message, got, bound AS \"limit\", timestamp FROM events ORDER BY id DESC LIMIT ?",
+    [DB_GET_LATCH] = "SELECT id, level, cause, message, got, bound AS \"limit\", timestamp FROM events WHERE cause IN (" LATCHES ") ORDER BY id DESC LIMIT 1",
     [DB_GET_ENTRIES] = "SELECT id, command, parameters AS text, priority, batch, stop_on_error, executing, added_at, started_at FROM queue ORDER BY seq",
     [DB_GET_NUMBERS] = "SELECT coalesce((SELECT value FROM numbers WHERE name='holds'), 0) AS holds, coalesce((SELECT max(batch) FROM queue), 0) AS batch",
     [DB_PUT_KEY] = "INSERT INTO keys(id, name, role, enabled, created_at, expires_at, last_used_at, hash) VALUES(?,?,?,?,?,?,?,?)"
@@ -60,7 +63,8 @@ static const char *const texts[DB_SQL_COUNT] = {
     [DB_DELETE_KEY] = "DELETE FROM keys WHERE id=?",
     [DB_GET_KEYS] = "SELECT id, name, role, enabled, created_at, expires_at, last_used_at, hash FROM keys ORDER BY seq",
     [DB_PRUNE_COMMANDS] = "DELETE FROM commands WHERE seq <= (SELECT max(seq) FROM commands) - ?",
-    [DB_PRUNE_EVENTS] = "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?",
+    [DB_PRUNE_EVENTS] = "DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?"
+                        " AND id IS NOT (SELECT max(id) FROM events WHERE cause IN (" LATCHES "))",
 };
 
 /* ---- one statement ---- */

@@ -20,6 +20,7 @@ enum db_sql {
     DB_SET_HOLDS,     /* holds */
     DB_GET_COMMANDS,  /* limit, id of the one after or null */
     DB_GET_EVENTS,    /* limit */
+    DB_GET_LATCH,     /* the last stop or release */
     DB_GET_ENTRIES,
     DB_GET_NUMBERS,   /* one row: holds, batch: the last of each */
     DB_PUT_KEY,       /* id, name, role, enabled, created_at, expires_at, last_used_at, hash */

@@ -543,8 +543,7 @@ void lane_changed(struct lane *n)
     lane_ramp_end(n, &e);
     n->neutral_owed = true;
     n->unflushed_ms = LANE_NEVER;
-    if (kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN && kp_machine_moonraker_connected(n->machine))
-        n->restore_owed = false; /* that Klipper is gone, and the saved state with it */
+    /* A restore stays owed: it may be the same Klipper that comes back, and one that never saved the state says so. */
     if (n->call && n->wait != CONFIRM && kp_machine_klippy_state(n->machine) != KP_KLIPPY_SHUTDOWN)
         return; /* Moonraker answers what is in flight when Klipper or the connection goes */
     if (n->running || n->call)

@@ -3,6 +3,7 @@
  * was last away. */
 #include "state.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -16,6 +17,7 @@
 
 #define CALL_MS 5000       /* deadline of each question asked while reading everything */
 #define POLL_MS 500        /* server.info while Klipper is not ready: an error at its start sends no notification */
+#define READING "its state is being read again"
 #define SILENT_POLLS 4     /* so many without a push between, and everything is read again */
 
 struct state {
@@ -33,6 +35,7 @@ struct state {
     struct refreshes *refreshes; /* questions about single objects */
     uint64_t asked;        /* the question of the reading under way; 0: none */
     double wall;           /* s since the epoch of the last push */
+    bool had_klipper;      /* Moonraker has had one on this connection */
     bool subscribed;       /* everything has been read; pushes come */
     int misses;            /* polls in a row without a push while subscribed */
     int64_t polled_push_ms;
@@ -57,15 +60,33 @@ static void feed_field(void *user, struct kp_str field, const struct kp_value *v
     kp_machine_status(f->s->machine, f->object, field, v, f->now_ms);
 }
 
-static void set_klippy(struct state *s, enum kp_klippy to, const char *message)
+/* As Klipper was told to be. */
+struct klippy { enum kp_klippy state; char message[KP_TEXT_MAX]; };
+
+static struct klippy klippy_now(const struct state *s)
 {
-    if (to == kp_machine_klippy_state(s->machine) && !strcmp(message, kp_machine_klippy_message(s->machine)))
+    struct klippy now = { .state = kp_machine_klippy_state(s->machine) };
+    snprintf(now.message, sizeof now.message, "%s", kp_machine_klippy_message(s->machine));
+    return now;
+}
+
+static void set_klippy_from(struct state *s, const struct klippy *was, enum kp_klippy to, const char *message)
+{
+    bool same = to == was->state && !strcmp(message, was->message);
+    if (same && !strcmp(message, kp_machine_klippy_message(s->machine)))
         return;
-    if (to != kp_machine_klippy_state(s->machine))
+    if (to != was->state)
         log_line(to == KP_KLIPPY_READY ? LOG_INFO : LOG_WARNING, "state", "klipper=%s message=\"%s\"", kp_klippy_name(to), message);
     kp_machine_time(s->machine, loop_now_ms());
     kp_machine_klippy(s->machine, to, message);
-    s->ev.changed(s->user);
+    if (!same)
+        s->ev.changed(s->user);
+}
+
+static void set_klippy(struct state *s, enum kp_klippy to, const char *message)
+{
+    const struct klippy was = klippy_now(s);
+    set_klippy_from(s, &was, to, message);
 }
 
 static enum kp_klippy klippy_of(const char *name)
@@ -79,14 +100,15 @@ static enum kp_klippy klippy_of(const char *name)
     return KP_KLIPPY_GONE;
 }
 
-static void webhooks(struct state *s, json_t *fields)
+/* The machine has been fed with these fields: what they change is seen by how it was before. */
+static void webhooks(struct state *s, const struct klippy *was, json_t *fields)
 {
     const char *name = json_string_value(json_object_get(fields, "state"));
     const char *message = json_string_value(json_object_get(fields, "state_message"));
     if (!name && !message)
         return;
     enum kp_klippy to = name ? klippy_of(name) : kp_machine_klippy_state(s->machine);
-    set_klippy(s, to, to == KP_KLIPPY_READY || !message ? "" : message);
+    set_klippy_from(s, was, to, to == KP_KLIPPY_READY || !message ? "" : message);
 }
 
 /* One status object of a push or of an answer: {object: {field: value}}. */
@@ -116,12 +138,13 @@ static void set_stale(struct state *s, bool stale)
 
 static void feed_push(struct state *s, json_t *status)
 {
+    const struct klippy was = klippy_now(s);
     feed_status(s, status);
     set_stale(s, false);
     s->fed_ms = loop_now_ms();
     s->wall = wall_now();
     kp_machine_pushed(s->machine, loop_now_ms());
-    webhooks(s, json_object_get(status, "webhooks"));
+    webhooks(s, &was, json_object_get(status, "webhooks"));
     s->ev.pushed(s->user);
 }
 
@@ -248,6 +271,9 @@ static void on_server(void *user, const struct mr_reply *r)
     if (!answered(s, r, "server.info"))
         return;
     if (json_is_true(json_object_get(r->result, "klippy_connected"))) {
+        s->had_klipper = true;
+        if (kp_machine_klippy_state(s->machine) == KP_KLIPPY_GONE)
+            set_klippy(s, KP_KLIPPY_STARTUP, READING); /* it is there, and not gone as before */
         ask(s, "printer.info", NULL, on_printer);
         return;
     }
@@ -262,8 +288,12 @@ static void read_all(struct state *s)
     json_object_clear(s->read_at);
     s->unanswered = false;
     loop_timer_cancel(s->poll);
-    if (kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY)
-        set_klippy(s, KP_KLIPPY_STARTUP, "its state is being read again");
+    if (kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY) {
+        log_line(LOG_WARNING, "state", "klipper=%s message=\"%s\"", kp_klippy_name(KP_KLIPPY_STARTUP), READING);
+        kp_machine_time(s->machine, loop_now_ms());
+        kp_machine_reading(s->machine, READING);
+        s->ev.changed(s->user);
+    }
     ask(s, "server.info", NULL, on_server);
 }
 
@@ -340,7 +370,7 @@ static void on_down(void *user, const char *why)
 {
     struct state *s = user;
     bool was = kp_machine_moonraker_connected(s->machine);
-    s->subscribed = false;
+    s->subscribed = s->had_klipper = false;
     s->asked = 0;
     loop_timer_cancel(s->poll);
     refreshes_down(s->refreshes);
@@ -386,6 +416,7 @@ static void on_notify(void *user, const char *method, json_t *params)
             s->ev.console(s->user, line);
     } else if (!strcmp(method, "notify_klippy_disconnected")) {
         s->subscribed = false;
+        s->had_klipper = true;
         set_klippy(s, KP_KLIPPY_GONE, "");
         read_all(s);
     } else if (!strcmp(method, "notify_klippy_ready")) {
@@ -414,6 +445,11 @@ bool state_fresh(const struct state *s)
 {
     return s->subscribed && kp_machine_moonraker_connected(s->machine) && kp_machine_klippy_state(s->machine) == KP_KLIPPY_READY &&
            loop_now_ms() - kp_machine_pushed_ms(s->machine) < STATE_FRESH_MS;
+}
+
+bool state_saw_it_go(const struct state *s)
+{
+    return s->had_klipper && kp_machine_klippy_state(s->machine) == KP_KLIPPY_GONE;
 }
 
 double state_pushed_wall(const struct state *s)

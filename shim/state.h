@@ -33,6 +33,8 @@ struct mr *state_moonraker(struct state *s);
 void state_again(struct state *s);
 /* Connected, Klipper ready, and the last push is young. */
 bool state_fresh(const struct state *s);
+/* Moonraker had a Klipper on this connection, and has it no longer. One that has just started itself knows none either, for a moment. */
+bool state_saw_it_go(const struct state *s);
 /* Seconds since the epoch of the last push; 0: none yet. */
 double state_pushed_wall(const struct state *s);
 /* What the Klipper extra says of itself, borrowed; NULL: it is not there. */

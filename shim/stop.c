@@ -22,7 +22,7 @@ struct stop {
     struct loop_timer *second;
     uint64_t calls[2];              /* under way by either; 0: none */
     char *path;                     /* of Klipper's socket */
-    enum kp_klippy klippy;          /* as the mirror last told */
+    bool gone;                      /* Moonraker saw Klipper go, and no new one yet */
     bool owed, asked;               /* asked: where that socket is */
     bool untold;                    /* sent, and done has not come: Klipper may be seen stopped before the confirmation comes */
     bool patient;                   /* Moonraker still has its time to confirm */
@@ -34,14 +34,14 @@ struct stop {
 static void on_klipper_up(void *user)
 {
     struct stop *s = user;
-    if (s->owed && !mr_connected(s->moonraker))
+    if (s->owed) /* also past a Moonraker that is connected: it may hang */
         stop_send(s);
 }
 
 /* Neither Moonraker nor its socket knows a Klipper: the process is gone and drives nothing any more. A new one begins with nothing under way. */
 static void forget_the_dead(struct stop *s)
 {
-    if (s->owed && s->klipper && !mr_connected(s->klipper) && mr_connected(s->moonraker) && s->klippy == KP_KLIPPY_GONE)
+    if (s->owed && s->klipper && !mr_connected(s->klipper) && s->gone)
         stop_forget(s);
 }
 
@@ -162,9 +162,9 @@ void stop_send(struct stop *s)
     loop_timer_set(s->second, s->patient ? STOP_SECOND_MS : 0);
 }
 
-void stop_changed(struct stop *s, enum kp_klippy klippy)
+void stop_changed(struct stop *s, enum kp_klippy klippy, bool gone)
 {
-    s->klippy = klippy;
+    s->gone = gone;
     find_socket(s);
     if (klippy == KP_KLIPPY_SHUTDOWN)
         s->owed = false;

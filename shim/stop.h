@@ -26,8 +26,9 @@ void stop_send(struct stop *s);
 bool stop_owed(const struct stop *s);
 /* The latch is released, or about to be by a restart of the firmware. */
 void stop_forget(struct stop *s);
-/* The connection to Moonraker, or Klipper's state, is another. A Klipper in shutdown has stopped, and one whose process is gone drives nothing. */
-void stop_changed(struct stop *s, enum kp_klippy klippy);
+/* The connection to Moonraker, or Klipper's state, is another. A Klipper in shutdown has stopped, and one whose process is gone drives nothing: gone
+ * means that Moonraker saw it go. That Moonraker is away, or knows no Klipper yet, says nothing. */
+void stop_changed(struct stop *s, enum kp_klippy klippy, bool gone);
 /* Klipper's own socket is connected. */
 bool stop_second_way(const struct stop *s);
 /* How long the client of a stop waits for the confirmation. */

@@ -321,6 +321,23 @@ def test_stop_while_as_many_wait_as_may(homed):
     ok(post(homed, "system/reset", timeout=40))
 
 
+def test_an_old_stop_of_ours_does_not_cover_what_others_do_later(make_rig):
+    """They restarted Klipper, and now drive beyond [safety]: stopped, and told, though the latch is set already."""
+    machine = helpers.make_homed(make_rig(klipperplace_extra="[safety]\nmax_x_position: 200"))
+    ok(post(machine, "system/emergency_stop", {"reason": "first"}))
+    helpers.restart_klipper(machine)
+    wait_for("the shim sees Klipper", lambda: machine.get("/ready")[1]["klipper"] == "ready")
+    helpers.tell_position(machine)
+    Later(machine.gcode, "G90\nG1 X230 F6000\nG4 P5000")
+    wait_for("the stop", lambda: machine.sim_cmd("status")["mcu"]["shutdown"], 10)
+    data = ok(get(machine, "safety/status"))
+    assert data["emergency_stop_active"] is True and data["reason"] == "first"
+    told = [e for e in ok(get(machine, "safety/events?limit=256"))["events"] if e["cause"] == "EMERGENCY_STOP"]
+    assert [e["message"] for e in told] == ["the head is sent beyond the position limits", "first"]
+    wait_for("Klipper knows", lambda: machine.get("/ready")[1]["klipper"] == "shutdown")
+    ok(post(machine, "system/reset", timeout=40))
+
+
 def test_reset_of_what_is_not_stopped(homed):
     """Nothing to clear: it says so, restarts nothing and unhomes nothing."""
     boots = homed.sim_cmd("status")["mcu"]["boots"]
@@ -373,6 +390,20 @@ def test_stop_that_nobody_confirms(homed):
     wait_for("the shim sees it", lambda: homed.get("/ready")[1]["moonraker_connected"])
     refused(post(homed, "motion/move", {"x": 30}), "EMERGENCY_STOP_ACTIVE")
     ok(post(homed, "system/reset"))
+
+
+def test_stop_that_could_not_be_sent(make_rig):
+    """Klipper's own socket is named and nobody is there, and Moonraker is away: it goes out when Moonraker is back, who knows a Klipper that is ready."""
+    machine = helpers.make_homed(make_rig(klipperplace_extra="[api]\nklipper_socket: /nowhere/klippy.sock\n[safety]\nemergency_stop_timeout: 1"))
+    go(machine, x=20, y=50)
+    machine.moonraker.kill()
+    wait_for("it is seen", lambda: machine.get("/ready")[0] == 503)
+    refused(post(machine, "system/emergency_stop"), "TIMEOUT")
+    assert machine.sim_cmd("status")["mcu"]["shutdown"] is False
+    machine.moonraker.start()
+    wait_for("the stop arrives", lambda: machine.sim_cmd("status")["mcu"]["shutdown"], 20)
+    wait_for("the shim sees it", lambda: machine.get("/ready")[1]["klipper"] == "shutdown")
+    ok(post(machine, "system/reset"))
 
 
 def test_stop_of_a_machine_that_cannot_move(homed):

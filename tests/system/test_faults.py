@@ -3,6 +3,7 @@
 
 Invariant: every request is answered, nothing is carried out twice (the simulator counts steps), and the shim is back by itself within 5 s.
 """
+import json
 import threading
 import time
 
@@ -11,6 +12,7 @@ import pytest
 import helpers
 import rig
 from helpers import AT_ONCE_S, FAST, X_STEP, Later, axis, check_envelope, get, go, nothing_reaches_klipper, ok, post, refused, steps, still, wait_for
+from proxy import CountingProxy, proxied_rig
 
 BACK_S = 5.0  # the issue's bound
 READS = ("position", "status", "gpio/read?pin=valve1", "gpio/read_all", "sensor/read?sensor=vacuum1", "sensor/read_all")
@@ -217,6 +219,31 @@ def test_moonraker_killed_with_modes_of_others(homed):
     homed.gcode("RESTORE_GCODE_STATE NAME=_test_clean")
 
 
+class KeepsRestores(CountingProxy):
+    """Loses the scripts that only restore the client's state, while it is told to."""
+    keeps, kept = False, 0
+
+    def take(self, client, frame):
+        mine = self.keeps and json.loads(frame).get("params", {}).get("script", "").startswith("RESTORE_GCODE_STATE")
+        self.kept += mine
+        return mine
+
+
+def test_restore_that_was_lost_with_the_connection():
+    """A script failed in its middle, and the connection breaks before the modes of others are put back: that is done when it is there again."""
+    with proxied_rig(KeepsRestores, printer_extra=helpers.REFUSING_PIN) as (machine, proxy):
+        helpers.tell_position(machine, x=60, y=60)
+        machine.gcode("G91\nSET_GCODE_OFFSET X=3\nM220 S40\nSET_GCODE_VARIABLE MACRO=SET_PIN VARIABLE=refused VALUE=\"'valve1'\"")
+        theirs = helpers.modes(machine)
+        proxy.keeps = True
+        refused(post(machine, "pnp/pick"), "EXECUTION_FAILED")
+        wait_for("the restore is on its way", lambda: proxy.kept)
+        assert helpers.modes(machine) != theirs
+        proxy.keeps = False
+        proxy.cut()
+        wait_for("modes are back without a further command", lambda: helpers.modes(machine) == theirs, 10)
+
+
 def test_new_klipper_that_is_ready_before_we_look(homed):
     """We never see it start. What the old one owed us (modes to put back) died with it, and the machine can be used."""
     move, _ = long_move(homed)
@@ -309,6 +336,30 @@ def test_mcu_shut_down_in_a_move(homed):
     assert ok(get(homed, "status"))["safety"]["emergency_stop_active"] is False
     ok(post(homed, "system/reset"))
     assert homed.get("/ready")[0] == 200
+
+
+# Klipper's whole message on it is short enough to be kept as it is.
+DOOR = """
+[gcode_macro DOOR]
+gcode:
+    {action_emergency_stop("door")}
+"""
+
+
+def test_klipper_shut_down_by_a_macro(make_rig):
+    """With few words. A pick that waits for its sensor, behind whose script the macro runs, ends at once, and the lane is free after a restart by others."""
+    machine = helpers.make_homed(make_rig(printer_extra=DOOR))
+    go(machine, x=50, y=50)
+    pick = Later(post, machine, "pnp/pick", {"nozzle": "N1", "timeout_s": 100})
+    machine.sim_cmd("wait_pin n1.valve 1 20000", timeout=25)
+    Later(machine.gcode, "DOOR")
+    refused(pick.answer(10), "KLIPPY_DISCONNECTED", "OUTCOME_UNKNOWN", "EXECUTION_FAILED")
+    body = refused(post(machine, "motion/move", {"x": 30}), "KLIPPY_DISCONNECTED")
+    words = body["details"]["klipper"]["message"]
+    assert words.startswith("Shutdown due to door") and words.endswith("Printer is shutdown\n")  # whole: longer ones are cut
+    ok(post(machine, "system/reset"))
+    helpers.make_homed(machine)
+    go(machine, x=30)
 
 
 def test_mcu_hangs_for_a_moment(homed):

@@ -14,6 +14,7 @@ from helpers import Later, axis, get, go, ok, post, refused, steps, still, wait_
 from test_faults import BOTH, back, long_move, machine  # noqa: F401  pylint: disable=unused-import
 
 AT_ONCE_S = 2.5  # of the second after which a read is old, on a machine with other things to do
+LOOK_S = 2.0     # between two looks at the state
 DROPPED_S = 20   # a second without a push, 2.5 s without an answer
 
 
@@ -105,6 +106,59 @@ def test_an_emergency_stop_while_moonraker_hangs(homed):
         assert ok(post(homed, "system/emergency_stop"))["confirmed_by"] == "klipper"
     wait_for("it is seen", lambda: homed.get("/health")[1]["klipper"] == "shutdown", 10)
     helpers.make_ready(homed)
+
+
+def safety(machine):  # noqa: F811
+    return ok(get(machine, "safety/status"))
+
+
+def causes(machine):  # noqa: F811
+    return {e["cause"] for e in ok(get(machine, "safety/events?limit=256"))["events"] if e["timestamp"] >= machine.began}
+
+
+@pytest.fixture
+def moving(homed):
+    """A move of half a minute is under way."""
+    go(homed, x=50, y=50)
+    homed.began = time.time()
+    move = Later(post, homed, "motion/move", {"x": 250, "feedrate": 400, "wait": True})
+    wait_for("the move", lambda: axis(homed, "x") > 52)
+    yield homed
+    move.answer()
+    helpers.make_ready(homed)
+
+
+def test_klipper_hangs_in_a_move(moving):
+    """It is read again in vain, and stopped all the same at the third look; when it lives again it finds the stop."""
+    with standing_still(moving.klipper):
+        wait_for("the queue is held", lambda: "SILENT_MOVING" in causes(moving), 15)
+        assert safety(moving)["emergency_stop_active"] is False
+        since = time.monotonic()
+        wait_for("the stop", lambda: safety(moving)["emergency_stop_active"], 15)
+        assert time.monotonic() - since > LOOK_S, "two looks more"
+    wait_for("Klipper takes it", lambda: moving.klippy_state()[0] == "shutdown", 10)
+    assert "LOST_MOVING" not in causes(moving)
+
+
+def test_klipper_hangs_in_a_move_and_dies(moving):
+    """While it is read again: it was lost in motion."""
+    moving.klipper.pause()
+    wait_for("it is read again", lambda: logged(moving, "read again"), 15)
+    assert safety(moving)["emergency_stop_active"] is False
+    moving.klipper.kill()
+    wait_for("the stop", lambda: safety(moving)["emergency_stop_active"], 5)
+    assert "LOST_MOVING" in causes(moving)
+    moving.klipper.start()
+    wait_for("a new Klipper", lambda: moving.klippy_state()[0] in ("ready", "shutdown", "error"), 20)  # it may meet a microcontroller that still moves
+
+
+def test_moonraker_hangs_in_a_move_and_is_dropped(moving):
+    """Nobody knows whether Klipper moves on: that is told, and the queue held."""
+    with standing_still(moving.moonraker):
+        dropped(moving)
+        wait_for("it is told", lambda: "CUT_MOVING" in causes(moving), 5)
+    back(moving, time.monotonic())
+    ok(post(moving, "system/emergency_stop"))
 
 
 def test_klipper_hangs(homed):

@@ -8,6 +8,8 @@ import concurrent.futures
 import contextlib
 import os
 import shutil
+import signal
+import socket
 import sqlite3
 import stat
 import time
@@ -15,9 +17,11 @@ import time
 import pytest
 
 import rig
-from helpers import BASE, FAST, check_envelope, full_disk, get, go, make_homed, ok, pin, post, refused, restart_klipper, wait_for
+from helpers import (BASE, FAST, check_envelope, full_disk, get, go, http_text, make_homed, ok, pin, post, read_answers, refused, restart_klipper,
+                     wait_for)
 
 KEPT = 60  # most ended commands kept
+EVENTS_KEPT, PRUNED_AFTER = 10000, 256  # history.h, history.c
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +176,33 @@ def test_a_stop_outlives_the_process(machine):
     make_homed(machine)
 
 
+def test_a_stop_outlives_many_later_events(machine, place):
+    """More than are read at a start, and more than are kept."""
+    def stopped():
+        return ok(get(machine, "status"))["safety"]["emergency_stop_active"]
+    ok(post(machine, "system/emergency_stop", {"reason": "long ago"}))
+    stop(machine)
+    last = rows(place, "SELECT max(id) FROM events")[0][0]
+    with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as db:
+        db.execute("WITH RECURSIVE n(i) AS (SELECT ? UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO events(id, rank, level, cause, message, timestamp)"
+                   " SELECT i, 1, 'caution', 'TEMPERATURE_NEAR', 'near', ? FROM n", (last + 1, last + EVENTS_KEPT + 50, time.time()))
+    machine.shim.start()
+    wait_for("the shim sees Klipper", lambda: machine.get("/health")[1]["klipper"] == "shutdown")
+    assert stopped() and ok(get(machine, "safety/status"))["reason"] == "long ago"
+    for _ in range(PRUNED_AFTER + 20):
+        ok(post(machine, "system/emergency_stop"))  # a row among the commands, and no event: the latch is set
+    stop(machine)
+    assert rows(place, f"SELECT message FROM events WHERE id <= {last}") == [("long ago",)], "all others were cut"
+    machine.shim.start()
+    wait_for("the shim sees Klipper", lambda: machine.get("/health")[1]["klipper"] == "shutdown")
+    assert stopped()
+    ok(post(machine, "system/reset", timeout=40))
+    restart(machine)
+    assert not stopped()
+    ok(post(machine, "system/resume"))
+    make_homed(machine)
+
+
 def test_a_stop_of_others_goes_with_their_restart(machine):
     """It was only seen, by this process and the next: a Klipper that is ready again is no longer stopped."""
     machine.moonraker_call("printer.emergency_stop")
@@ -185,6 +216,27 @@ def test_a_stop_of_others_goes_with_their_restart(machine):
     machine.wait_shim_ready(30)
     ok(post(machine, "system/resume"))
     make_homed(machine)
+
+
+def test_keys_that_change_at_the_end(machine):
+    """The process ends before the journal has told that a change is kept: nobody is left to be answered, and nothing is touched that is gone."""
+    key = ok(post(machine, "auth/keys", {"name": "late", "role": "viewer"}))["id"]
+    change = http_text("PUT", BASE + f"auth/keys/{key}", b'{"enabled": false}')
+    for after_ms in (0, 0, 1, 2, 3, 5):
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(socket.create_connection(("127.0.0.1", machine.port), timeout=20)) for _ in range(8)]
+            for c in clients:
+                c.sendall(http_text("GET", BASE + "version"))
+                assert read_answers(c, 1)[0][0] == 200
+            machine.shim.pause()
+            for c in clients:
+                c.sendall(change * 8)
+            machine.shim.resume()
+            time.sleep(after_ms / 1000)
+            stop(machine)
+        machine.shim.start()
+        machine.wait_shim_ready(30)
+    ok(machine.request("DELETE", BASE + f"auth/keys/{key}"))
 
 
 def test_pause_outlives_the_process(machine):

@@ -158,18 +158,26 @@ static void test_over(void **state)
     kp_machine_free(m);
 }
 
-/* A stop of ours is not asked for twice, one that was only seen is. */
+/* A stop of ours that holds Klipper down is not asked for twice. One that was only seen is, and so is an old one of ours on a Klipper that runs again: others
+ * drive it. */
 static void test_latched_already(void **state)
 {
+    static const struct { bool ours, down, stops; } rows[] = { { false, false, true }, { true, true, false }, { true, false, true } };
     (void)state;
-    for (int ours = 0; ours < 2; ours++) {
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct kp_machine *m = machine_hot();
-        told(m, "extruder", "temperature", number(300), 1);
-        kp_safety_latch(m, ours, "first");
-        for (int look = 1; look <= 3; look++) {
-            kp_machine_pushed(m, 1000 * look);
-            assert_int_equal(kp_safety_check(m, 1000 * look), look == 1 ? KP_REACT_HOLD : look == 3 && !ours ? KP_REACT_STOP : 0);
+        kp_safety_latch(m, rows[i].ours, "first");
+        kp_machine_klippy(m, KP_KLIPPY_SHUTDOWN, "Shutdown due to webhooks request");
+        if (!rows[i].down)
+            kp_machine_klippy(m, KP_KLIPPY_READY, "");
+        kp_safety_check(m, 100); /* Klipper is down, or over it */
+        told(m, "extruder", "temperature", number(300), 200);
+        for (int look = 1; look <= 5; look++) {
+            kp_machine_pushed(m, 2000 * look);
+            assert_int_equal(kp_safety_check(m, 2000 * look), look == 1 ? KP_REACT_HOLD : look == 3 && rows[i].stops ? KP_REACT_STOP : 0);
         }
+        assert_int_equal(kp_safety_event(m, 0)->cause, rows[i].stops ? KP_CAUSE_STOP : KP_CAUSE_TEMPERATURE_HIGH);
+        assert_string_equal(kp_safety_reason(m), rows[i].ours ? "first" : "a temperature is beyond its limit");
         kp_machine_free(m);
     }
 }
@@ -342,6 +350,65 @@ static void test_lost(void **state)
     kp_machine_free(m);
 }
 
+/* A machine that moved when it was last told of, at 10000, and is read again since 12300: nothing has come for so long. */
+static struct kp_machine *machine_reading(void)
+{
+    struct kp_machine *m = machine_hot();
+    told(m, "toolhead", "print_time", number(12), 10000);
+    told(m, "toolhead", "estimated_print_time", number(11.5), 10000);
+    kp_machine_pushed(m, 10000);
+    kp_safety_check(m, 10100);
+    kp_machine_time(m, 12300);
+    kp_machine_reading(m, "read again");
+    assert_int_equal(kp_machine_klippy_state(m), KP_KLIPPY_STARTUP);
+    assert_string_equal(kp_machine_klippy_message(m), "read again");
+    assert_true(kp_machine_pushed_ms(m) == INT64_MIN);
+    assert_int_equal(kp_safety_check(m, 12300), KP_REACT_HOLD);
+    assert_true(kp_safety_present(m, KP_CAUSE_SILENT_MOVING) && kp_safety_present(m, KP_CAUSE_NOT_READY));
+    return m;
+}
+
+/* A reading is not the end of a silence: a Klipper that hangs is stopped at the third look all the same, and one that goes meanwhile was lost in motion. */
+static void test_reading(void **state)
+{
+    (void)state;
+    struct kp_machine *m = machine_reading();
+    kp_machine_reset(m); /* objects came, and then nothing more */
+    assert_int_equal(kp_safety_check(m, 14300), 0);
+    assert_false(kp_safety_latched(m));
+    assert_int_equal(kp_safety_check(m, 16300), KP_REACT_STOP);
+    assert_true(kp_safety_latched(m));
+    kp_machine_free(m);
+
+    m = machine_reading();
+    kp_machine_time(m, 13000);
+    kp_machine_klippy(m, KP_KLIPPY_GONE, NULL);
+    assert_true(kp_safety_check(m, 13000) == (KP_REACT_HOLD | KP_REACT_STOP) && kp_safety_present(m, KP_CAUSE_LOST_MOVING));
+    kp_machine_free(m);
+
+    m = machine_reading();
+    kp_machine_time(m, 13500);
+    kp_machine_moonraker(m, false);
+    assert_true(kp_safety_check(m, 13500) == KP_REACT_HOLD && kp_safety_present(m, KP_CAUSE_CUT_MOVING));
+    assert_false(kp_safety_present(m, KP_CAUSE_SILENT_MOVING));
+    kp_machine_free(m);
+
+    m = machine_reading(); /* it was only slow */
+    kp_machine_klippy(m, KP_KLIPPY_READY, "");
+    kp_machine_pushed(m, 14000);
+    assert_int_equal(kp_safety_check(m, 14300), 0);
+    assert_false(kp_safety_held(m));
+    kp_machine_free(m);
+
+    m = machine_reading(); /* a Klipper that says that it starts is not the one that was silent */
+    kp_machine_klippy(m, KP_KLIPPY_STARTUP, "Printer is not ready");
+    kp_safety_check(m, 14300);
+    assert_false(kp_safety_present(m, KP_CAUSE_SILENT_MOVING));
+    kp_machine_reading(m, "again"); /* nothing that was ready is read */
+    assert_string_equal(kp_machine_klippy_message(m), "Printer is not ready");
+    kp_machine_free(m);
+}
+
 /* Events of the last run come back before the first new one, whose id goes on behind theirs; one that was lost hides those before it. */
 static void test_restore(void **state)
 {
@@ -404,12 +471,35 @@ static void test_restore_latch(void **state)
     }
 }
 
+/* A client's reason that begins like Klipper's words is still a client's after a restart. */
+static void test_restore_a_reason(void **state)
+{
+    static const struct { bool ours; const char *reason, *text; } rows[] = {
+        { true, "Shutdown due to M112 command", "asked: Shutdown due to M112 command" }, { true, "asked: x", "asked: x" },
+        { true, "Shutdown due to webhooks request of the line's lead", "asked: Shutdown due to webhooks request of the line's lead" },
+        { false, "Shutdown due to M112 command", "Shutdown due to M112 command" },
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_machine *m = machine_ready(0), *next = machine_make(NULL);
+        kp_safety_latch(m, rows[i].ours, rows[i].reason);
+        assert_string_equal(kp_safety_reason(m), rows[i].text);
+        kp_safety_restore(next, kp_safety_event(m, 0));
+        assert_string_equal(kp_safety_reason(next), rows[i].text);
+        kp_machine_klippy(next, KP_KLIPPY_READY, NULL);
+        assert_int_equal(kp_safety_latched(next), rows[i].ours);
+        kp_machine_free(m);
+        kp_machine_free(next);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table), cmocka_unit_test(test_causes), cmocka_unit_test(test_over), cmocka_unit_test(test_latched_already),
         cmocka_unit_test(test_positions), cmocka_unit_test(test_temperatures), cmocka_unit_test(test_due), cmocka_unit_test(test_events),
-        cmocka_unit_test(test_lost), cmocka_unit_test(test_restore), cmocka_unit_test(test_restore_latch),
+        cmocka_unit_test(test_lost), cmocka_unit_test(test_reading), cmocka_unit_test(test_restore), cmocka_unit_test(test_restore_latch),
+        cmocka_unit_test(test_restore_a_reason),
     };
     return cmocka_run_group_tests_name("monitor", tests, NULL, NULL);
 }
