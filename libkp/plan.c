@@ -234,6 +234,14 @@ static void note_axis(struct plan *p, int axis, double position, bool homed)
     p->now->axes[p->now->axis_count++] = (struct kp_axis_write){ axis, position, homed };
 }
 
+void plan_axis_lost(struct plan *p, const char *stepper, double at)
+{
+    const struct kp_axis *a;
+    for (size_t i = 0; (a = kp_machine_axis(p->m, i)); i++)
+        if (a->extra && strcmp(a->stepper, stepper) == 0)
+            note_axis(p, (int)i, at, false);
+}
+
 void plan_axis_home(struct plan *p, int axis)
 {
     const struct kp_axis *a = kp_machine_axis(p->m, (size_t)axis);

@@ -136,6 +136,8 @@ double plan_fan(struct plan *p, int fan, double speed, const char *field);
 /* An extra axis by its endstop, where it has one. Else, where its angle is known, it turns to the nearest whole turn, which is 0 from then on; else it is 0
  * where it stands. */
 void plan_axis_home(struct plan *p, int axis);
+/* The script leaves this motor at `at` for Klipper: an extra axis that it turns is there too, and nobody knows its angle any more. */
+void plan_axis_lost(struct plan *p, const char *stepper, double at);
 /* An extra axis: `to` is a target, or a distance when relative. One that is joined waits for plan_go or plan_turn. */
 void plan_axis_move(struct plan *p, int axis, double to, bool relative, double speed, const char *field);
 /* Ends a script of moves: the client's state again, and, as asked, the end of motion waited for. */

@@ -51,6 +51,7 @@ static const struct fixture { const char *name, *cfg, *without; } fixtures[] = {
     { "plain", "", "homing_override" },
     { "fanless", "", "fan" },
     { "still", "", "G1" },
+    { "same_motor", AXIS_A "[feeder feeder]\nstepper: manual_stepper rotation1\n", "homing_override" },
     { "output", "[vacuum]\noutput: pump1\n", "homing_override" },
     { "tapes", "[feeder feeder]\nstepper: extruder\n[feeder second]\nstepper: extruder1\nfeedrate: 300\n[feeder side]\nstepper: extruder_stepper side\n"
                "[feeder loose]\nstepper: extruder_stepper loose\n[feeder macro]\nmacro: feed_left\nfeedrate: 50\n", "homing_override" },

@@ -187,6 +187,38 @@ static void what_was_switched_is_put_back_when_refused(void **state)
     kp_machine_free(m);
 }
 
+/* A feeder on the motor of an axis: after each script the axis is where Klipper has the motor, and is not homed. */
+static void a_feed_on_the_motor_of_an_axis(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("same_motor");
+    int a = kp_machine_find_axis(m, 'A');
+    kp_machine_axis_written(m, a, 90, true);
+    struct kp_seq *s = plan_text(m, "feeder_retract distance=10", false, &faults);
+    struct kp_action act;
+    size_t n;
+    static const double at[] = { 0, -10 };
+    assert_non_null(s);
+    kp_seq_step(s, KP_EV_START, NAN, NULL, &act);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(act.kind, KP_ACT_SCRIPT);
+        const struct kp_axis_write *w = kp_seq_axis_writes(s, &n);
+        assert_int_equal(n, 1);
+        assert_true(w->axis == a && w->position == at[i] && !w->homed);
+        kp_machine_axis_written(m, w->axis, w->position, w->homed);
+        kp_seq_step(s, KP_EV_OK, NAN, NULL, &act);
+    }
+    assert_int_equal(act.kind, KP_ACT_DONE);
+    kp_seq_free(s);
+    assert_null(plan_text(m, "move a=90", false, &faults));
+    assert_int_equal(faults.item[0].code, KP_HOMING_REQUIRED);
+    s = plan_text(m, "move a=5 relative=true", false, &faults);
+    assert_non_null(s);
+    assert_string_equal(kp_seq_gcode(s, 0), "MANUAL_STEPPER STEPPER=rotation1 MOVE=-5 SPEED=360 ACCEL=3600 SYNC=0");
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
 /* A script that looks at the level itself: what Klipper says of it is the level, and where it ended is what it did. */
 static void a_check_inside_a_script(void **state)
 {
@@ -504,6 +536,7 @@ int main(void)
         cmocka_unit_test(results_and_writes_of_a_placement),
         cmocka_unit_test(every_try_is_counted_and_the_way_out_taken),
         cmocka_unit_test(as_many_depths_as_tries),
+        cmocka_unit_test(a_feed_on_the_motor_of_an_axis),
         cmocka_unit_test(a_check_inside_a_script),
         cmocka_unit_test(a_check_in_another_unit),
         cmocka_unit_test(an_error_is_no_bad_level),
