@@ -22,25 +22,21 @@ static double offset(const struct kp_nozzle *n, int i)
     return isfinite(n->offset[i]) ? n->offset[i] : 0;
 }
 
-/* A height of the request, else the configured one; NAN with a fault when neither is. */
+/* The head's Z for a height of the request, which is the tip's, else the configured one, which is the head's already; NAN with a fault when neither is. */
 static double height(struct plan *p, const struct kp_nozzle *n, const char *param, double configured, const char *option)
 {
     const struct kp_slot *slot = kp_call_slot(p->call, param);
-    double v = slot->set ? slot->num : configured;
+    double v = slot->set ? slot->num - offset(n, 2) : configured;
     if (isnan(v))
         PLAN_FAULT(p, KP_MISSING_PARAMETER, param, "%s is required: nozzle %s has no %s in klipperplace.cfg", param, n->name, option);
-    return plan_round(v - offset(n, 2));
+    return plan_round(v);
 }
 
 /* Travel height, inside the band where every nozzle of the head is up. */
 static void travel_height(struct plan *p, struct job *j)
 {
     const struct kp_nozzle *n = j->n;
-    bool given = kp_call_slot(p->call, j->travel_name)->set;
-    if (!given && isnan(n->travel_height) && !isnan(n->safe_z))
-        j->travel = plan_round(n->safe_z); /* machine Z already: no tip offset */
-    else
-        j->travel = height(p, n, j->travel_name, n->travel_height, "travel_height or safe_z");
+    j->travel = height(p, n, j->travel_name, isnan(n->travel_height) ? n->safe_z : n->travel_height, "travel_height or safe_z");
     plan_band(p);
     if (isnan(j->travel) || p->low > p->high || plan_in_band(p, j->travel))
         return;
