@@ -722,7 +722,8 @@ KP_API const struct kp_pin_write *kp_seq_writes(const struct kp_seq *s, size_t *
 KP_API const struct kp_axis_write *kp_seq_axis_writes(const struct kp_seq *s, size_t *count);
 /* Where the toolhead must stand after the last script; false when that script did not say (homing). Axes that were not moved are NAN. */
 KP_API bool kp_seq_expected(const struct kp_seq *s, double xyz[3]);
-/* All scripts of the plan in order, one line each: the i-th line, NULL past the last. For the answer's `gcode`. Of a ramp the first ones sent so far. */
+/* The lines of all scripts given out so far, in order, before KP_EV_START of those of a plan that goes well: the i-th line, NULL past the last. For the answer's
+ * `gcode`. Of very many tries the last ones, of a ramp the first. */
 KP_API const char *kp_seq_gcode(const struct kp_seq *s, size_t i);
 
 /* Scripts of ours outside any sequence.

@@ -41,6 +41,7 @@ void plan_script(struct plan *p, const char *name)
     p->now->write_count = p->now->axis_count = p->now->check_count = 0;
     for (int k = 0; k < 3; k++)
         p->now->expected[k] = NAN;
+    p->now->pick_z = NAN;
     tr_start(&p->now->text);
 }
 

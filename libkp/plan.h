@@ -44,6 +44,7 @@ struct plan_script {
     struct kp_axis_write axes[KP_AXES_MAX];
     size_t axis_count;
     double expected[3]; /* NAN: the script does not say */
+    double pick_z;      /* of the tip where it picks; NAN: it does not */
     struct plan_check checks[PLAN_CHECKS_MAX];
     size_t check_count;
 };
@@ -80,7 +81,7 @@ struct kp_seq {
     struct kp_error failure;
     const char *failed_step;
     const char *lines[PLAN_LINES_MAX];
-    size_t line_count; /* lines of a plan fit; a ramp's are listed while they do */
+    size_t line_count; /* lines of a plan fit; those of many tries and of a ramp may not */
     size_t line_used;
     char line_text[PLAN_SCRIPTS_MAX * KP_SCRIPT_MAX];
 };
@@ -183,8 +184,6 @@ void plan_pwm_ramp(struct plan *p);
 /* plan_ramp.c, for sequence.c: writes the step of a ramp that is due at elapsed_ms; when the next one is. */
 void plan_ramp_write(struct kp_seq *s, double elapsed_ms);
 int64_t plan_ramp_next(const struct kp_seq *s);
-/* sequence.c: adds the lines of a script to those that the answer shows. */
-void plan_list(struct kp_seq *s, const char *text);
 
 /* plan_pins.c: the vacuum of a nozzle, inside the script being written; power is the name of its parameter, 0-255. Returns the power, 0-1. */
 double plan_suck(struct plan *p, const struct kp_nozzle *n, const char *power);

@@ -158,6 +158,7 @@ static void pick_once(struct plan *p, const struct job *j, double deeper)
 {
     struct job at = *j;
     at.pick = plan_round(j->pick - deeper * j->n->z_direction);
+    p->now->pick_z = plan_round(at.pick + offset(j->n, 2));
     go_z(p, j->travel, j->travel_name);
     if (j->both)
         go_xy(p, j, "x", "y");
@@ -284,11 +285,11 @@ static void pick_and_place_heights(struct plan *p, struct job *j)
     check_down(p, j, j->place, "place_height");
 }
 
-/* Tip coordinates for the answer. */
+/* Tip coordinates for the answer; each pick says how deep it goes. */
 static void tips(struct plan *p, const struct job *j)
 {
     struct kp_result *r = &p->s->result;
-    r->pick[0] = plan_num(p, "x"), r->pick[1] = plan_num(p, "y"), r->pick[2] = plan_round(j->pick + offset(j->n, 2));
+    r->pick[0] = plan_num(p, "x"), r->pick[1] = plan_num(p, "y"), r->pick[2] = p->s->scripts[0].pick_z;
     r->place[0] = plan_num(p, "place_x"), r->place[1] = plan_num(p, "place_y"), r->place[2] = plan_round(j->place + offset(j->n, 2));
 }
 

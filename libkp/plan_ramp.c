@@ -58,7 +58,6 @@ void plan_ramp_write(struct kp_seq *s, double elapsed_ms)
         tr_pin(&script->text, r->name, v * r->full);
     script->writes[0] = (struct kp_pin_write){ r->pin, v };
     script->write_count = 1;
-    plan_list(s, script->text.text);
 }
 
 int64_t plan_ramp_next(const struct kp_seq *s)

@@ -110,7 +110,10 @@ static void as_many_depths_as_tries(void **state)
             kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
             kp_seq_step(s, KP_EV_SAMPLE, held && i == 20 ? -40 : 0, NULL, &a);
         }
-        assert_string_equal(kp_seq_gcode(s, 1), "G1 Z-30 F1500"); /* the answer shows the first */
+        assert_non_null(kp_seq_gcode(s, LINES_MAX - 1)); /* the answer shows the last ones */
+        assert_null(kp_seq_gcode(s, LINES_MAX));
+        assert_string_equal(kp_seq_gcode(s, LINES_MAX - (held ? 6 : 9)), "G1 Z-32 F1500");
+        assert_string_equal(kp_seq_gcode(s, LINES_MAX - 1), "M400");
         if (!held)
             kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
         assert_int_equal(a.kind, held ? KP_ACT_DONE : KP_ACT_FAIL);
@@ -118,6 +121,49 @@ static void as_many_depths_as_tries(void **state)
         kp_seq_free(s);
     }
     kp_machine_free(m);
+}
+
+static size_t lines_like(const struct kp_seq *s, const char *begin)
+{
+    const char *line;
+    size_t n = 0;
+    for (size_t i = 0; (line = kp_seq_gcode(s, i)); i++)
+        n += strncmp(line, begin, strlen(begin)) == 0;
+    return n;
+}
+
+/* The answer tells where the part was picked, and all that was sent. */
+static void a_later_try_is_what_the_answer_tells(void **state)
+{
+    (void)state;
+    static const struct { const char *machine; bool inside; double z; } rows[] = { { "deeper", false, -30.2 }, { "inside_deeper", true, -30.2 },
+                                                                                   { "careful", false, -30 } };
+    struct kp_error e;
+    kp_error_set(&e, KP_EXECUTION_FAILED, NULL, "PNP_WAIT: vac1 is -12.5 kPa, not below -40.000, after 0.311 s");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_machine *m = fixture_machine(rows[i].machine);
+        struct kp_seq *s = plan_text(m, "pick_and_place x=40 y=20 place_x=120 place_y=80", false, &faults);
+        struct kp_action a;
+        assert_non_null(s);
+        assert_int_equal(lines_like(s, "G1 Z-30 "), 1);
+        assert_true(kp_seq_result(s)->pick[2] == -30);
+        kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+        for (int turn = 0; a.kind != KP_ACT_DONE; turn++) {
+            assert_true(a.kind != KP_ACT_FAIL);
+            if (a.kind == KP_ACT_SAMPLE)
+                kp_seq_step(s, KP_EV_SAMPLE, turn == 1 ? 0 : strcmp(a.step, "verify_pick") == 0 ? -60 : 0, NULL, &a);
+            else
+                kp_seq_step(s, rows[i].inside && turn == 0 ? KP_EV_ERROR : KP_EV_OK, NAN, rows[i].inside && turn == 0 ? &e : NULL, &a);
+        }
+        const struct kp_result *r = kp_seq_result(s);
+        assert_true(r->attempts == 2 && r->pick[2] == rows[i].z && r->place[2] == -29.4);
+        assert_int_equal(lines_like(s, "G1 Z-30 "), rows[i].z == -30 ? 2 : 1);
+        assert_int_equal(lines_like(s, "G1 Z-30.2 "), rows[i].z == -30 ? 0 : 1);
+        assert_int_equal(lines_like(s, "G1 X40 Y20 "), 2);
+        assert_int_equal(lines_like(s, "G1 X120 Y80 "), rows[i].inside ? 2 : 1);
+        kp_seq_free(s);
+        kp_machine_free(m);
+    }
 }
 
 static void an_error_from_outside_ends_it(void **state)
@@ -536,6 +582,7 @@ int main(void)
         cmocka_unit_test(results_and_writes_of_a_placement),
         cmocka_unit_test(every_try_is_counted_and_the_way_out_taken),
         cmocka_unit_test(as_many_depths_as_tries),
+        cmocka_unit_test(a_later_try_is_what_the_answer_tells),
         cmocka_unit_test(a_feed_on_the_motor_of_an_axis),
         cmocka_unit_test(a_check_inside_a_script),
         cmocka_unit_test(a_check_in_another_unit),
