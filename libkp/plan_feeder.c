@@ -91,6 +91,8 @@ static void feed(struct plan *p, const char *name, double sign)
         PLAN_FAULT(p, KP_FEEDER_NOT_FOUND, "feeder", "feeder %s cannot be used: %s", f ? f->name : slot->text, f ? f->fault : "it is no longer there");
         return;
     }
+    if (feedrate->set)
+        plan_feedrate(p, feedrate);
     double mm = sign * plan_num(p, "distance");
     double mm_min = feedrate->set ? feedrate->num : f->feedrate_mm_min > 0 ? f->feedrate_mm_min : FEEDRATE_MM_MIN;
     switch (f->kind) {
