@@ -185,7 +185,7 @@ void plan_pwm_ramp(struct plan *p);
 void plan_ramp_write(struct kp_seq *s, double elapsed_ms);
 int64_t plan_ramp_next(const struct kp_seq *s);
 
-/* plan_pins.c: the vacuum of a nozzle, inside the script being written; power is the name of its parameter, 0-255. Returns the power, 0-1. */
+/* plan_pins.c: the vacuum of a nozzle, inside the script being written; power is the name of its parameter, 0-255; 0 lets go. Returns the power, 0-1. */
 double plan_suck(struct plan *p, const struct kp_nozzle *n, const char *power);
 void plan_let_go(struct plan *p, const struct kp_nozzle *n);
 

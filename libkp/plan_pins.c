@@ -5,17 +5,6 @@
 
 #define POWER_FULL 255.0
 
-double plan_suck(struct plan *p, const struct kp_nozzle *n, const char *power)
-{
-    const struct kp_slot *slot = kp_call_slot(p->call, power);
-    const char *field = slot->set ? power : NULL; /* full power is what the limits leave of it */
-    struct kp_vacuum v = kp_machine_vacuum(p->m);
-    bool by_fan = n == &p->plain && v.kind == KP_VACUUM_FAN;
-    double asked = slot->num / POWER_FULL, is = by_fan ? plan_fan(p, v.index, asked, field) : plan_pin(p, n->pump, asked, field);
-    plan_pin(p, n->valve, 1, NULL);
-    return is < asked ? is : asked; /* of a pump that is only on or off, as asked for */
-}
-
 /* A valve of another nozzle on the same pump is open, as last told or as we wrote it. */
 static bool pump_shared(const struct plan *p, const struct kp_nozzle *n)
 {
@@ -38,6 +27,21 @@ void plan_let_go(struct plan *p, const struct kp_nozzle *n)
         plan_fan(p, v.index, 0, NULL);
     else if (!pump_shared(p, n))
         plan_pin(p, n->pump, 0, NULL);
+}
+
+double plan_suck(struct plan *p, const struct kp_nozzle *n, const char *power)
+{
+    const struct kp_slot *slot = kp_call_slot(p->call, power);
+    if (!(slot->num > 0)) {
+        plan_let_go(p, n);
+        return 0;
+    }
+    const char *field = slot->set ? power : NULL; /* full power is what the limits leave of it */
+    struct kp_vacuum v = kp_machine_vacuum(p->m);
+    bool by_fan = n == &p->plain && v.kind == KP_VACUUM_FAN;
+    double asked = slot->num / POWER_FULL, is = by_fan ? plan_fan(p, v.index, asked, field) : plan_pin(p, n->pump, asked, field);
+    plan_pin(p, n->valve, 1, NULL);
+    return is < asked ? is : asked; /* of a pump that is only on or off, as asked for */
 }
 
 /* Ends a script of pins alone. */
@@ -63,7 +67,7 @@ static void vacuum(struct plan *p, const char *step, const char *power)
     bool on = power && plan_num(p, power) > 0;
     if (n != &p->plain && n->pump < 0 && n->valve < 0)
         PLAN_FAULT(p, KP_INVALID_PARAMETER, "nozzle", "nozzle %s has neither pump nor valve", n->name);
-    if (on)
+    if (power)
         p->s->result.value = plan_suck(p, n, power);
     else
         plan_let_go(p, n);

@@ -256,7 +256,7 @@ void plan_pick(struct plan *p)
     struct plan_step *first = try_once(p, &j, 0);
     if (first)
         mend(p, &j, first);
-    done(p, true);
+    done(p, plan_num(p, "vacuum_power") > 0);
 }
 
 void plan_place(struct plan *p)

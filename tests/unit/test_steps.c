@@ -123,6 +123,23 @@ static void as_many_depths_as_tries(void **state)
     kp_machine_free(m);
 }
 
+/* A pick without vacuum is as vacuum_set to 0: nothing is on afterwards, and a pump that another nozzle holds by goes on. */
+static void a_pick_without_vacuum(void **state)
+{
+    (void)state;
+    static const struct { const char *request; bool on; } rows[] = {
+        { "pick verify=false", true }, { "pick verify=false vacuum_power=1", true }, { "pick verify=false vacuum_power=0", false },
+        { "pick verify=false vacuum_power=0 nozzle=N2", false } };
+    struct kp_machine *m = fixture_machine("seesaw");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_seq *s = plan_text(m, rows[i].request, false, &faults);
+        assert_non_null(s);
+        assert_int_equal(kp_seq_result(s)->vacuum_enabled, rows[i].on);
+        kp_seq_free(s);
+    }
+    kp_machine_free(m);
+}
+
 static size_t lines_like(const struct kp_seq *s, const char *begin)
 {
     const char *line;
@@ -582,6 +599,7 @@ int main(void)
         cmocka_unit_test(results_and_writes_of_a_placement),
         cmocka_unit_test(every_try_is_counted_and_the_way_out_taken),
         cmocka_unit_test(as_many_depths_as_tries),
+        cmocka_unit_test(a_pick_without_vacuum),
         cmocka_unit_test(a_later_try_is_what_the_answer_tells),
         cmocka_unit_test(a_feed_on_the_motor_of_an_axis),
         cmocka_unit_test(a_check_inside_a_script),
