@@ -119,7 +119,7 @@ void plan_go(struct plan *p, double x, double y, double z, const char *const fie
     for (int i = 0; i < 3; i++)
         if (!isnan(xyz[i])) {
             check_axis(p, i, xyz[i], field[i]);
-            moves = moves || xyz[i] != plan_round(p->at[i]);
+            moves = moves || xyz[i] != plan_round(isnan(p->at[i]) ? p->told[i] : p->at[i]);
             p->at[i] = xyz[i];
         }
     if (!moves) /* Klipper would take the feedrate for that of the turn */

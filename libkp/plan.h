@@ -96,6 +96,7 @@ struct plan {
     size_t faults_before;
     double feedrate_mm_min;
     double at[3];            /* where the head is at this point of the plan, machine coordinates; NAN: not known */
+    double told[3];          /* where it was when Klipper last told it, which may be over: a hint only; NAN: not known */
     double low, high;        /* machine Z where every nozzle is at travel height; infinite where nothing bounds it */
     const char *low_nozzle, *high_nozzle; /* which nozzle is too low below low, above high */
     const double *axis_at;   /* where extra axes stand at this point, NAN: not known, not homed; NULL: as the machine tells */

@@ -177,8 +177,10 @@ enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const s
         PLAN_FAULT(&p, KP_INTERNAL_ERROR, NULL, "out of memory");
         return KP_INTERNAL_ERROR;
     }
-    if (!kp_call_needs_position(m, call) || !kp_machine_commanded(m, p.at))
-        p.at[0] = p.at[1] = p.at[2] = NAN;
+    if (!kp_machine_commanded(m, p.told))
+        p.told[0] = p.told[1] = p.told[2] = NAN;
+    for (int i = 0; i < 3; i++)
+        p.at[i] = kp_call_needs_position(m, call) ? p.told[i] : NAN;
     s->more = (struct plan_script *)(s + 1), s->more_room = more;
     s->last_script = s->ramp.pin = s->unmet = PLAN_NONE;
     builders[id](&p);
