@@ -177,13 +177,22 @@ void plan_interlock(struct plan *p, const char *field, double z, const char *why
     kp_faults_add(p->f, &e);
 }
 
-/* v where it is 0 or within the limits; else a fault of field, or the limit that is nearer. */
-static double within(struct plan *p, double v, double min, double max, enum kp_err code, const char *field)
+/* A value of ours as the request would say it. */
+static double as_asked(const struct plan_field *field, double v)
 {
+    return plan_round(field->off + (field->full - field->off) * v);
+}
+
+/* value, rounded, where it is 0 or within the limits; else a fault of field, or the limit that is nearer. */
+static double within(struct plan *p, double value, double min, double max, enum kp_err code, const struct plan_field *field)
+{
+    double v = plan_round(value);
     if (v == 0 || (v >= min && v <= max))
         return v;
-    if (field)
-        plan_range(p, code, field, "", v, min, max);
+    if (field) {
+        double a = as_asked(field, min), b = as_asked(field, max);
+        plan_range(p, code, field->name, "", as_asked(field, value), fmin(a, b), fmax(a, b));
+    }
     return v > max ? max : min;
 }
 
@@ -194,7 +203,7 @@ static void check_name(struct plan *p, const char *field, const char *name)
         PLAN_FAULT(p, KP_EXECUTION_FAILED, field, "Klipper's name %s cannot be written in a script: use A-Z a-z 0-9 _ there", name);
 }
 
-double plan_pin(struct plan *p, int pin, double value, const char *field)
+double plan_pin(struct plan *p, int pin, double value, const struct plan_field *field)
 {
     const struct kp_pin *at = pin < 0 ? NULL : kp_machine_pin(p->m, (size_t)pin);
     const struct kp_limits *l = kp_machine_limits(p->m);
@@ -202,7 +211,7 @@ double plan_pin(struct plan *p, int pin, double value, const char *field)
         return value;
     double v = at->kind == KP_PIN_OUTPUT ? value > 0 : plan_round(value);
     if (at->kind == KP_PIN_PWM)
-        v = within(p, v, l->min_pwm, l->max_pwm, KP_PWM_OUT_OF_BOUNDS, field);
+        v = within(p, value, l->min_pwm, l->max_pwm, KP_PWM_OUT_OF_BOUNDS, field);
     check_name(p, "pin", at->name);
     assert(p->now->write_count < PLAN_WRITES_MAX);
     p->now->writes[p->now->write_count++] = (struct kp_pin_write){ pin, v };
@@ -214,11 +223,11 @@ double plan_pin(struct plan *p, int pin, double value, const char *field)
     return v;
 }
 
-double plan_fan(struct plan *p, int fan, double speed, const char *field)
+double plan_fan(struct plan *p, int fan, double speed, const struct plan_field *field)
 {
     const struct kp_fan *at = kp_machine_fan(p->m, (size_t)fan);
     const struct kp_limits *l = kp_machine_limits(p->m);
-    double v = within(p, plan_round(speed), l->min_fan, l->max_fan, KP_FAN_SPEED_OUT_OF_BOUNDS, field);
+    double v = within(p, speed, l->min_fan, l->max_fan, KP_FAN_SPEED_OUT_OF_BOUNDS, field);
     if (at->kind == KP_FAN_AUTOMATIC) {
         PLAN_FAULT(p, KP_INVALID_PARAMETER, "fan", "%s is Klipper's own to switch", at->name);
         return v;

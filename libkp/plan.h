@@ -130,11 +130,13 @@ bool plan_in_band(const struct plan *p, double z);
 void plan_interlock(struct plan *p, const char *field, double z, const char *why);
 /* Adds a range fault once per code and field. */
 void plan_range(struct plan *p, enum kp_err code, const char *field, const char *unit, double got, double min, double max);
+/* A parameter that asks for a value, and what it says for our 0 and 1. */
+struct plan_field { const char *name; double off, full; };
 /* Writes a pin and returns what is written; value 0-1 as Klipper tells it. A PWM pin that is on keeps within the limits: a value outside is a fault of field,
  * or, where no parameter asked for it (NULL), taken to the limit. */
-double plan_pin(struct plan *p, int pin, double value, const char *field);
+double plan_pin(struct plan *p, int pin, double value, const struct plan_field *field);
 /* The same for a fan's speed. */
-double plan_fan(struct plan *p, int fan, double speed, const char *field);
+double plan_fan(struct plan *p, int fan, double speed, const struct plan_field *field);
 /* An extra axis by its endstop, where it has one. Else, where its angle is known, it turns to the nearest whole turn, which is 0 from then on; else it is 0
  * where it stands. */
 void plan_axis_home(struct plan *p, int axis);

@@ -123,6 +123,32 @@ static void as_many_depths_as_tries(void **state)
     kp_machine_free(m);
 }
 
+/* What is too much is told as it was asked for: in the unit and the sense of the parameter. */
+static void a_limit_is_told_in_the_unit_asked_in(void **state)
+{
+    (void)state;
+    static const struct { const char *machine, *request, *field; double got, min, max; const char *message; } rows[] = {
+        { "halved", "vacuum_set power=200", "power", 200, 0, 127.5, "power is 200; allowed are 0 to 127.5" },
+        { "halved", "pick vacuum_power=129", "vacuum_power", 129, 0, 127.5, "vacuum_power is 129; allowed are 0 to 127.5" },
+        { "halved", "pwm_set pin=!PB6 value=0.2", "value", 0.2, 0.5, 1, "value is 0.2; allowed are 0.5 to 1" },
+        { "halved", "pwm_set pin=laser value=0.7", "value", 0.7, 0, 0.5, "value is 0.7; allowed are 0 to 0.5" },
+        { "halved", "pwm_ramp pin=!PB6 start_value=0.3 end_value=0.6 duration=2", "start_value", 0.3, 0.5, 1, "start_value is 0.3; allowed are 0.5 to 1" },
+        { "halved", "pwm_ramp pin=!PB6 start_value=0.6 end_value=0.1 duration=2", "end_value", 0.1, 0.5, 1, "end_value is 0.1; allowed are 0.5 to 1" },
+        { "half_fan", "vacuum_set power=200", "power", 200, 0, 127.5, "power is 200; allowed are 0 to 127.5" },
+        { "half_fan", "fan_set speed=0.7", "speed", 0.7, 0, 0.5, "speed is 0.7; allowed are 0 to 0.5" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_machine *m = fixture_machine(rows[i].machine);
+        assert_null(plan_text(m, rows[i].request, false, &faults));
+        assert_int_equal(faults.count, 1);
+        const struct kp_error *e = &faults.item[0];
+        assert_string_equal(e->field, rows[i].field);
+        assert_string_equal(e->message, rows[i].message);
+        assert_true(e->got == rows[i].got && e->min == rows[i].min && e->max == rows[i].max);
+        kp_machine_free(m);
+    }
+}
+
 /* A pick without vacuum is as vacuum_set to 0: nothing is on afterwards, and a pump that another nozzle holds by goes on. */
 static void a_pick_without_vacuum(void **state)
 {
@@ -599,6 +625,7 @@ int main(void)
         cmocka_unit_test(results_and_writes_of_a_placement),
         cmocka_unit_test(every_try_is_counted_and_the_way_out_taken),
         cmocka_unit_test(as_many_depths_as_tries),
+        cmocka_unit_test(a_limit_is_told_in_the_unit_asked_in),
         cmocka_unit_test(a_pick_without_vacuum),
         cmocka_unit_test(a_later_try_is_what_the_answer_tells),
         cmocka_unit_test(a_feed_on_the_motor_of_an_axis),
