@@ -108,6 +108,9 @@ KP_API bool kp_number_parse(struct kp_str s, double *out);
 /* Prints v with at most `decimals` (0-6) decimals, trailing zeros and "-0" removed, never an exponent. out has KP_NUMBER_MAX bytes.
  * v must be finite and below 1e15 in size; returns the length, 0 when it is not. */
 KP_API size_t kp_number_print(char *out, double v, int decimals);
+#define KP_NUMBER_EXACT_MAX 352 /* bytes that kp_number_exact writes at most, with the 0 */
+/* Prints v so that whoever reads it correctly (Klipper's Python does, kp_number_parse nearly) has the same double, never with an exponent. Else as above. */
+KP_API size_t kp_number_exact(char *out, double v);
 /* True for 1 to KP_NAME_MAX-1 characters of [A-Za-z0-9_]: what may stand in a script as a name. */
 KP_API bool kp_name_ok(struct kp_str s);
 KP_API struct kp_str kp_str_of(const char *zero_ended);
@@ -725,7 +728,8 @@ KP_API const struct kp_pin_write *kp_seq_writes(const struct kp_seq *s, size_t *
 KP_API const struct kp_axis_write *kp_seq_axis_writes(const struct kp_seq *s, size_t *count);
 /* Where the toolhead must stand after the last script; false when that script did not say (homing). Axes that were not moved are NAN. */
 KP_API bool kp_seq_expected(const struct kp_seq *s, double xyz[3]);
-/* All scripts of the plan in order, one line each: the i-th line, NULL past the last. For the answer's `gcode`. Of a ramp the first ones sent so far. */
+/* The lines of all scripts given out so far, in order, before KP_EV_START of those of a plan that goes well: the i-th line, NULL past the last. For the answer's
+ * `gcode`. Of very many tries the last ones, of a ramp the first. */
 KP_API const char *kp_seq_gcode(const struct kp_seq *s, size_t i);
 
 /* Scripts of ours outside any sequence.

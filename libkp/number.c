@@ -91,6 +91,48 @@ size_t kp_number_print(char *out, double v, int decimals)
     return n;
 }
 
+/* One decimal of a fraction in binary, its highest word first. */
+static char next_digit(uint32_t *words, size_t count)
+{
+    uint64_t carry = 0;
+    for (size_t i = count; i-- > 0; carry >>= 32) {
+        carry += (uint64_t)words[i] * 10;
+        words[i] = (uint32_t)carry;
+    }
+    return (char)('0' + carry);
+}
+
+/* Cut behind DIGITS_KEPT digits: what is cut is less than 1e-17 of v, and half the way to the next double at least 5.5e-17. */
+size_t kp_number_exact(char *out, double v)
+{
+    enum { WORDS = 34 }; /* a double's last bit is 2^-1074 */
+    size_t n = kp_number_print(out, trunc(v), 0), seen = 0;
+    double rest = fabs(v - trunc(v));
+    if (n == 0 || rest == 0)
+        return n;
+    if (v < 0 && v > -1) {
+        memcpy(out, "-0", 3);
+        n = 2;
+    }
+    uint32_t words[WORDS];
+    for (size_t i = 0; i < WORDS; i++) {
+        rest *= 4294967296.0;
+        words[i] = (uint32_t)rest;
+        rest -= words[i];
+    }
+    for (size_t i = 0; i < n; i++)
+        seen += seen > 0 || (out[i] >= '1' && out[i] <= '9');
+    out[n++] = '.';
+    for (; seen < DIGITS_KEPT; n++) {
+        out[n] = next_digit(words, WORDS);
+        seen += seen > 0 || out[n] > '0';
+    }
+    while (out[n - 1] == '0')
+        n--;
+    out[n] = 0;
+    return n;
+}
+
 bool kp_name_ok(struct kp_str s)
 {
     if (s.n == 0 || s.n >= KP_NAME_MAX)

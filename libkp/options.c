@@ -27,7 +27,7 @@ const struct kp_section_kind kp_section_kinds[] = {
     { "gcode_port", 1, NULL, "The port for OpenPnP's GcodeDriver, and the URLs for its HttpActuator." },
     { "history", 1, NULL, "What is remembered over a restart." },
     { "vacuum", 1, NULL, "Vacuum and travel of all nozzles." },
-    { "nozzle *", KP_NOZZLES_MAX, "N1", "A nozzle. Heights are positions of the Z axis, machine coordinates." },
+    { "nozzle *", KP_NOZZLES_MAX, "N1", "A nozzle. Heights are positions of the Z axis, machine coordinates; those of a request are the tip's, which differs by offset_z." },
     { "axis *", KP_AXES_MAX - 3, "A",
       "An axis beside X, Y and Z, named by its letter: any but E, F and N, and G, M, T, I, J, K, R, which G-code needs itself." },
     { "sensor *", KP_SENSORS_MAX, "vacuum1",

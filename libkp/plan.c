@@ -41,6 +41,7 @@ void plan_script(struct plan *p, const char *name)
     p->now->write_count = p->now->axis_count = p->now->check_count = 0;
     for (int k = 0; k < 3; k++)
         p->now->expected[k] = NAN;
+    p->now->pick_z = NAN;
     tr_start(&p->now->text);
 }
 
@@ -118,7 +119,7 @@ void plan_go(struct plan *p, double x, double y, double z, const char *const fie
     for (int i = 0; i < 3; i++)
         if (!isnan(xyz[i])) {
             check_axis(p, i, xyz[i], field[i]);
-            moves = moves || xyz[i] != plan_round(p->at[i]);
+            moves = moves || xyz[i] != plan_round(isnan(p->at[i]) ? p->told[i] : p->at[i]);
             p->at[i] = xyz[i];
         }
     if (!moves) /* Klipper would take the feedrate for that of the turn */
@@ -176,13 +177,22 @@ void plan_interlock(struct plan *p, const char *field, double z, const char *why
     kp_faults_add(p->f, &e);
 }
 
-/* v where it is 0 or within the limits; else a fault of field, or the limit that is nearer. */
-static double within(struct plan *p, double v, double min, double max, enum kp_err code, const char *field)
+/* A value of ours as the request would say it. */
+static double as_asked(const struct plan_field *field, double v)
 {
+    return plan_round(field->off + (field->full - field->off) * v);
+}
+
+/* value, rounded, where it is 0 or within the limits; else a fault of field, or the limit that is nearer. */
+static double within(struct plan *p, double value, double min, double max, enum kp_err code, const struct plan_field *field)
+{
+    double v = plan_round(value);
     if (v == 0 || (v >= min && v <= max))
         return v;
-    if (field)
-        plan_range(p, code, field, "", v, min, max);
+    if (field) {
+        double a = as_asked(field, min), b = as_asked(field, max);
+        plan_range(p, code, field->name, "", as_asked(field, value), fmin(a, b), fmax(a, b));
+    }
     return v > max ? max : min;
 }
 
@@ -193,7 +203,7 @@ static void check_name(struct plan *p, const char *field, const char *name)
         PLAN_FAULT(p, KP_EXECUTION_FAILED, field, "Klipper's name %s cannot be written in a script: use A-Z a-z 0-9 _ there", name);
 }
 
-double plan_pin(struct plan *p, int pin, double value, const char *field)
+double plan_pin(struct plan *p, int pin, double value, const struct plan_field *field)
 {
     const struct kp_pin *at = pin < 0 ? NULL : kp_machine_pin(p->m, (size_t)pin);
     const struct kp_limits *l = kp_machine_limits(p->m);
@@ -201,7 +211,7 @@ double plan_pin(struct plan *p, int pin, double value, const char *field)
         return value;
     double v = at->kind == KP_PIN_OUTPUT ? value > 0 : plan_round(value);
     if (at->kind == KP_PIN_PWM)
-        v = within(p, v, l->min_pwm, l->max_pwm, KP_PWM_OUT_OF_BOUNDS, field);
+        v = within(p, value, l->min_pwm, l->max_pwm, KP_PWM_OUT_OF_BOUNDS, field);
     check_name(p, "pin", at->name);
     assert(p->now->write_count < PLAN_WRITES_MAX);
     p->now->writes[p->now->write_count++] = (struct kp_pin_write){ pin, v };
@@ -213,11 +223,11 @@ double plan_pin(struct plan *p, int pin, double value, const char *field)
     return v;
 }
 
-double plan_fan(struct plan *p, int fan, double speed, const char *field)
+double plan_fan(struct plan *p, int fan, double speed, const struct plan_field *field)
 {
     const struct kp_fan *at = kp_machine_fan(p->m, (size_t)fan);
     const struct kp_limits *l = kp_machine_limits(p->m);
-    double v = within(p, plan_round(speed), l->min_fan, l->max_fan, KP_FAN_SPEED_OUT_OF_BOUNDS, field);
+    double v = within(p, speed, l->min_fan, l->max_fan, KP_FAN_SPEED_OUT_OF_BOUNDS, field);
     if (at->kind == KP_FAN_AUTOMATIC) {
         PLAN_FAULT(p, KP_INVALID_PARAMETER, "fan", "%s is Klipper's own to switch", at->name);
         return v;
@@ -232,6 +242,14 @@ static void note_axis(struct plan *p, int axis, double position, bool homed)
 {
     assert(p->now->axis_count < KP_AXES_MAX);
     p->now->axes[p->now->axis_count++] = (struct kp_axis_write){ axis, position, homed };
+}
+
+void plan_axis_lost(struct plan *p, const char *stepper, double at)
+{
+    const struct kp_axis *a;
+    for (size_t i = 0; (a = kp_machine_axis(p->m, i)); i++)
+        if (a->extra && strcmp(a->stepper, stepper) == 0)
+            note_axis(p, (int)i, at, false);
 }
 
 void plan_axis_home(struct plan *p, int axis)

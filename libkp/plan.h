@@ -44,6 +44,7 @@ struct plan_script {
     struct kp_axis_write axes[KP_AXES_MAX];
     size_t axis_count;
     double expected[3]; /* NAN: the script does not say */
+    double pick_z;      /* of the tip where it picks; NAN: it does not */
     struct plan_check checks[PLAN_CHECKS_MAX];
     size_t check_count;
 };
@@ -81,7 +82,7 @@ struct kp_seq {
     struct kp_error failure;
     const char *failed_step;
     const char *lines[PLAN_LINES_MAX];
-    size_t line_count; /* lines of a plan fit; a ramp's are listed while they do */
+    size_t line_count; /* lines of a plan fit; those of many tries and of a ramp may not */
     size_t line_used;
     char line_text[PLAN_SCRIPTS_MAX * KP_SCRIPT_MAX];
 };
@@ -96,6 +97,7 @@ struct plan {
     size_t faults_before;
     double feedrate_mm_min;
     double at[3];            /* where the head is at this point of the plan, machine coordinates; NAN: not known */
+    double told[3];          /* where it was when Klipper last told it, which may be over: a hint only; NAN: not known */
     double low, high;        /* machine Z where every nozzle is at travel height; infinite where nothing bounds it */
     const char *low_nozzle, *high_nozzle; /* which nozzle is too low below low, above high */
     const double *axis_at;   /* where extra axes stand at this point, NAN: not known, not homed; NULL: as the machine tells */
@@ -129,14 +131,18 @@ bool plan_in_band(const struct plan *p, double z);
 void plan_interlock(struct plan *p, const char *field, double z, const char *why);
 /* Adds a range fault once per code and field. */
 void plan_range(struct plan *p, enum kp_err code, const char *field, const char *unit, double got, double min, double max);
+/* A parameter that asks for a value, and what it says for our 0 and 1. */
+struct plan_field { const char *name; double off, full; };
 /* Writes a pin and returns what is written; value 0-1 as Klipper tells it. A PWM pin that is on keeps within the limits: a value outside is a fault of field,
  * or, where no parameter asked for it (NULL), taken to the limit. */
-double plan_pin(struct plan *p, int pin, double value, const char *field);
+double plan_pin(struct plan *p, int pin, double value, const struct plan_field *field);
 /* The same for a fan's speed. */
-double plan_fan(struct plan *p, int fan, double speed, const char *field);
+double plan_fan(struct plan *p, int fan, double speed, const struct plan_field *field);
 /* An extra axis by its endstop, where it has one. Else, where its angle is known, it turns to the nearest whole turn, which is 0 from then on; else it is 0
  * where it stands. */
 void plan_axis_home(struct plan *p, int axis);
+/* The script leaves this motor at `at` for Klipper: an extra axis that it turns is there too, and nobody knows its angle any more. */
+void plan_axis_lost(struct plan *p, const char *stepper, double at);
 /* An extra axis: `to` is a target, or a distance when relative. One that is joined waits for plan_go or plan_turn. */
 void plan_axis_move(struct plan *p, int axis, double to, bool relative, double speed, const char *field);
 /* Ends a script of moves: the client's state again, and, as asked, the end of motion waited for. */
@@ -182,10 +188,8 @@ void plan_pwm_ramp(struct plan *p);
 /* plan_ramp.c, for sequence.c: writes the step of a ramp that is due at elapsed_ms; when the next one is. */
 void plan_ramp_write(struct kp_seq *s, double elapsed_ms);
 int64_t plan_ramp_next(const struct kp_seq *s);
-/* sequence.c: adds the lines of a script to those that the answer shows. */
-void plan_list(struct kp_seq *s, const char *text);
 
-/* plan_pins.c: the vacuum of a nozzle, inside the script being written; power is the name of its parameter, 0-255. Returns the power, 0-1. */
+/* plan_pins.c: the vacuum of a nozzle, inside the script being written; power is the name of its parameter, 0-255; 0 lets go. Returns the power, 0-1. */
 double plan_suck(struct plan *p, const struct kp_nozzle *n, const char *power);
 void plan_let_go(struct plan *p, const struct kp_nozzle *n);
 

@@ -68,9 +68,15 @@ static void by_macro(struct plan *p, const struct kp_feeder *f, double mm, doubl
     plan_end_move(p, true);
 }
 
+/* An axis on the same motor is told of both lines: Klipper may take the first and refuse the second, which is a script of its own for that. */
 static void by_stepper(struct plan *p, const struct kp_feeder *f, double mm, double mm_min)
 {
+    const char *step = p->s->steps[p->s->step_count - 1].name;
     tr_stepper_zero(&p->now->text, f->stepper, false);
+    plan_axis_lost(p, f->stepper, 0);
+    if (p->now->axis_count > 0)
+        plan_script(p, step);
+    plan_axis_lost(p, f->stepper, mm);
     tr_stepper_move(&p->now->text, f->stepper, mm, mm_min / 60, f->accel_mm_s2, true);
     plan_end_move(p, true);
 }
@@ -85,6 +91,8 @@ static void feed(struct plan *p, const char *name, double sign)
         PLAN_FAULT(p, KP_FEEDER_NOT_FOUND, "feeder", "feeder %s cannot be used: %s", f ? f->name : slot->text, f ? f->fault : "it is no longer there");
         return;
     }
+    if (feedrate->set)
+        plan_feedrate(p, feedrate);
     double mm = sign * plan_num(p, "distance");
     double mm_min = feedrate->set ? feedrate->num : f->feedrate_mm_min > 0 ? f->feedrate_mm_min : FEEDRATE_MM_MIN;
     switch (f->kind) {

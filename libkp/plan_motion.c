@@ -122,9 +122,8 @@ static double rest_z(const struct plan *p)
         return NAN;
     const struct kp_nozzle *n;
     for (size_t i = 0; (n = kp_machine_nozzle(p->m, i)); i++) {
-        double travel = n->travel_height - tip_offset(n, 2);
-        if (n->z_axis == z && plan_in_band(p, travel) && travel >= a->min && travel <= a->max)
-            return travel;
+        if (n->z_axis == z && plan_in_band(p, n->travel_height) && n->travel_height >= a->min && n->travel_height <= a->max)
+            return n->travel_height;
     }
     double low = p->low > a->min ? p->low : a->min, high = p->high < a->max ? p->high : a->max;
     return isinf(p->low) ? high : isinf(p->high) ? low : (low + high) / 2;

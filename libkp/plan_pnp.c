@@ -22,25 +22,21 @@ static double offset(const struct kp_nozzle *n, int i)
     return isfinite(n->offset[i]) ? n->offset[i] : 0;
 }
 
-/* A height of the request, else the configured one; NAN with a fault when neither is. */
+/* The head's Z for a height of the request, which is the tip's, else the configured one, which is the head's already; NAN with a fault when neither is. */
 static double height(struct plan *p, const struct kp_nozzle *n, const char *param, double configured, const char *option)
 {
     const struct kp_slot *slot = kp_call_slot(p->call, param);
-    double v = slot->set ? slot->num : configured;
+    double v = slot->set ? slot->num - offset(n, 2) : configured;
     if (isnan(v))
         PLAN_FAULT(p, KP_MISSING_PARAMETER, param, "%s is required: nozzle %s has no %s in klipperplace.cfg", param, n->name, option);
-    return plan_round(v - offset(n, 2));
+    return plan_round(v);
 }
 
 /* Travel height, inside the band where every nozzle of the head is up. */
 static void travel_height(struct plan *p, struct job *j)
 {
     const struct kp_nozzle *n = j->n;
-    bool given = kp_call_slot(p->call, j->travel_name)->set;
-    if (!given && isnan(n->travel_height) && !isnan(n->safe_z))
-        j->travel = plan_round(n->safe_z); /* machine Z already: no tip offset */
-    else
-        j->travel = height(p, n, j->travel_name, n->travel_height, "travel_height or safe_z");
+    j->travel = height(p, n, j->travel_name, isnan(n->travel_height) ? n->safe_z : n->travel_height, "travel_height or safe_z");
     plan_band(p);
     if (isnan(j->travel) || p->low > p->high || plan_in_band(p, j->travel))
         return;
@@ -162,6 +158,7 @@ static void pick_once(struct plan *p, const struct job *j, double deeper)
 {
     struct job at = *j;
     at.pick = plan_round(j->pick - deeper * j->n->z_direction);
+    p->now->pick_z = plan_round(at.pick + offset(j->n, 2));
     go_z(p, j->travel, j->travel_name);
     if (j->both)
         go_xy(p, j, "x", "y");
@@ -259,7 +256,7 @@ void plan_pick(struct plan *p)
     struct plan_step *first = try_once(p, &j, 0);
     if (first)
         mend(p, &j, first);
-    done(p, true);
+    done(p, plan_num(p, "vacuum_power") > 0);
 }
 
 void plan_place(struct plan *p)
@@ -288,11 +285,11 @@ static void pick_and_place_heights(struct plan *p, struct job *j)
     check_down(p, j, j->place, "place_height");
 }
 
-/* Tip coordinates for the answer. */
+/* Tip coordinates for the answer; each pick says how deep it goes. */
 static void tips(struct plan *p, const struct job *j)
 {
     struct kp_result *r = &p->s->result;
-    r->pick[0] = plan_num(p, "x"), r->pick[1] = plan_num(p, "y"), r->pick[2] = plan_round(j->pick + offset(j->n, 2));
+    r->pick[0] = plan_num(p, "x"), r->pick[1] = plan_num(p, "y"), r->pick[2] = p->s->scripts[0].pick_z;
     r->place[0] = plan_num(p, "place_x"), r->place[1] = plan_num(p, "place_y"), r->place[2] = plan_round(j->place + offset(j->n, 2));
 }
 

@@ -24,10 +24,10 @@ void plan_pwm_ramp(struct plan *p)
         return;
     for (int i = 0; i < 2; i++)
         ends[i] = pin->inverted ? 1 - ends[i] : ends[i];
-    r->to = plan_pin(p, pin->index, ends[1], "end_value"); /* checked like the first, and written over by it */
+    r->to = plan_pin(p, pin->index, ends[1], &(struct plan_field){ "end_value", pin->inverted, !pin->inverted }); /* checked like the first, and written over by it */
     tr_start(&p->now->text);
     p->now->write_count = 0;
-    r->from = plan_pin(p, pin->index, ends[0], "start_value");
+    r->from = plan_pin(p, pin->index, ends[0], &(struct plan_field){ "start_value", pin->inverted, !pin->inverted });
     r->pin = pin->index;
     memcpy(r->name, at->name, sizeof r->name);
     r->servo = at->kind == KP_PIN_SERVO;
@@ -58,7 +58,6 @@ void plan_ramp_write(struct kp_seq *s, double elapsed_ms)
         tr_pin(&script->text, r->name, v * r->full);
     script->writes[0] = (struct kp_pin_write){ r->pin, v };
     script->write_count = 1;
-    plan_list(s, script->text.text);
 }
 
 int64_t plan_ramp_next(const struct kp_seq *s)

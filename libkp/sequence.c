@@ -112,13 +112,31 @@ static bool on_main_path(const struct kp_seq *s, size_t script)
     return false;
 }
 
-void plan_list(struct kp_seq *s, const char *text)
+static bool room(const struct kp_seq *s, size_t n)
+{
+    return s->line_count < PLAN_LINES_MAX && s->line_used + n < sizeof s->line_text;
+}
+
+static void drop_line(struct kp_seq *s)
+{
+    size_t n = strlen(s->lines[0]) + 1;
+    memmove(s->line_text, s->line_text + n, s->line_used - n);
+    s->line_used -= n;
+    s->line_count--;
+    for (size_t i = 0; i < s->line_count; i++)
+        s->lines[i] = s->lines[i + 1] - n;
+}
+
+/* Adds the lines of a script to those that the answer shows. Of too many tries the last ones stay: they say where the part was picked; of a ramp the first. */
+static void list(struct kp_seq *s, const char *text)
 {
     while (*text) {
         struct kp_str line = { text, strcspn(text, "\n") };
         text += line.n + (text[line.n] == '\n');
-        if (tr_is_frame(line) || s->line_count == PLAN_LINES_MAX || s->line_used + line.n >= sizeof s->line_text)
+        if (tr_is_frame(line) || (s->ramp.pin != PLAN_NONE && !room(s, line.n)))
             continue;
+        while (!room(s, line.n))
+            drop_line(s);
         char *at = s->line_text + s->line_used;
         memcpy(at, line.p, line.n);
         at[line.n] = 0;
@@ -127,12 +145,12 @@ void plan_list(struct kp_seq *s, const char *text)
     }
 }
 
-/* The lines of the main path, for the answer. A ramp's steps are listed as they go. */
+/* The lines of the main path, as long as none has been given out. A ramp's steps are not known yet. */
 static void list_lines(struct kp_seq *s)
 {
     for (size_t i = 0; i < s->script_count; i++)
         if (on_main_path(s, i) && !(s->ramp.pin != PLAN_NONE && i > 0))
-            plan_list(s, script_at(s, i)->text.text);
+            list(s, script_at(s, i)->text.text);
 }
 
 /* Picks that go deeper each time have a script for each. */
@@ -159,8 +177,10 @@ enum kp_err kp_seq_plan(struct kp_seq **out, const struct kp_machine *m, const s
         PLAN_FAULT(&p, KP_INTERNAL_ERROR, NULL, "out of memory");
         return KP_INTERNAL_ERROR;
     }
-    if (!kp_call_needs_position(m, call) || !kp_machine_commanded(m, p.at))
-        p.at[0] = p.at[1] = p.at[2] = NAN;
+    if (!kp_machine_commanded(m, p.told))
+        p.told[0] = p.told[1] = p.told[2] = NAN;
+    for (int i = 0; i < 3; i++)
+        p.at[i] = kp_call_needs_position(m, call) ? p.told[i] : NAN;
     s->more = (struct plan_script *)(s + 1), s->more_room = more;
     s->last_script = s->ramp.pin = s->unmet = PLAN_NONE;
     builders[id](&p);
@@ -246,6 +266,9 @@ static void ask(struct kp_seq *s, struct kp_action *out)
         s->unmet = PLAN_NONE;
         s->heard = NAN;
         out->text = last(s)->text.text;
+        if (!isnan(last(s)->pick_z))
+            s->result.pick[2] = last(s)->pick_z;
+        list(s, out->text);
     }
 }
 
@@ -396,6 +419,7 @@ void kp_seq_step(struct kp_seq *s, enum kp_event ev, double value, const struct 
         break;
     case KP_EV_START:
         s->at = 0;
+        s->line_count = s->line_used = 0;
         break;
     case KP_EV_OK:
         accepted(s);

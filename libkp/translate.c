@@ -60,6 +60,17 @@ static void put_number(struct tr_script *s, const char *key, double v, int decim
     put(s, digits);
 }
 
+static void put_exact(struct tr_script *s, const char *key, double v)
+{
+    char digits[KP_NUMBER_EXACT_MAX];
+    if (kp_number_exact(digits, v) == 0) {
+        broken(s, TR_NUMBER);
+        return;
+    }
+    put(s, key);
+    put(s, digits);
+}
+
 void tr_start(struct tr_script *s)
 {
     s->text[0] = 0;
@@ -288,10 +299,10 @@ size_t kp_script_neutral(const struct kp_machine *m, char out[KP_SCRIPT_MAX])
     put_line(&s, "G90");
     put_line(&s, "M220 S100");
     put_line(&s, "SET_GCODE_OFFSET X=0 Y=0 Z=0");
-    put_line(&s, "G92"); /* the place it has already: what remains is an offset of 0 */
-    put_number(&s, " X", at[0], DECIMALS);
-    put_number(&s, " Y", at[1], DECIMALS);
-    put_number(&s, " Z", at[2], DECIMALS);
+    put_line(&s, "G92"); /* the place it has already, to the last bit: what remains is an offset of 0, and Klipper takes a move to the very end of an axis */
+    put_exact(&s, " X", at[0]);
+    put_exact(&s, " Y", at[1]);
+    put_exact(&s, " Z", at[2]);
     put_line(&s, SAVE_ZERO);
     put_line(&s, RESTORE_CLIENT);
     if (s.fault != TR_OK)

@@ -181,11 +181,13 @@ def test_two_shims_on_one_machine(homed):
     port = rig.free_port({homed.port, homed.moonraker_port})
     text = (homed.data / "config" / "klipperplace.cfg").read_text()
     (homed.dir / "second.cfg").write_text(rig.cfg_merge(text, {"api": {"port": port}, "gcode_port": {"enabled": "false"}}))
+    homed.gcode("G90\nG1 Y0.0041666666666666666 F6000\nM400")  # as steps of 1/240 mm leave it, short of six decimals
     second.start()
     try:
         other = type("Other", (), {"port": port, "key": None, "request": rig.Rig.request, "get": rig.Rig.get, "post": rig.Rig.post})()
         wait_for("the second", lambda: other.get("/ready")[0] == 200)
         ok(post(other, "motion/move", {"y": 90, "feedrate": FAST, "wait": True}))  # it saves the neutral state at its first move: not while the other moves
+        ok(post(other, "motion/move", {"y": 0, "feedrate": FAST, "wait": True}))  # the very end of the axis, to the last bit
         moves = []
         for i in range(5):
             moves += [Later(post, homed, "motion/move", {"x": 100 + i, "feedrate": FAST}), Later(post, other, "motion/move", {"y": 100 + i, "feedrate": FAST})]

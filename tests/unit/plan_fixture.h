@@ -51,6 +51,10 @@ static const struct fixture { const char *name, *cfg, *without; } fixtures[] = {
     { "plain", "", "homing_override" },
     { "fanless", "", "fan" },
     { "still", "", "G1" },
+    { "halved", SEESAW "[safety]\nmax_pwm_value: 0.5\n", "homing_override" },
+    { "half_fan", "[vacuum]\noutput: blower\n[safety]\nmax_fan_speed: 0.5\n", "homing_override" },
+    { "raised", "[nozzle N1]\nvalve: valve2\ndwell: 0\nsafe_z: 20\ntravel_height: 20\noffset_z: 2\npick_height: 0.5\nplace_height: 1.6\n", "homing_override" },
+    { "same_motor", AXIS_A "[feeder feeder]\nstepper: manual_stepper rotation1\n", "homing_override" },
     { "output", "[vacuum]\noutput: pump1\n", "homing_override" },
     { "tapes", "[feeder feeder]\nstepper: extruder\n[feeder second]\nstepper: extruder1\nfeedrate: 300\n[feeder side]\nstepper: extruder_stepper side\n"
                "[feeder loose]\nstepper: extruder_stepper loose\n[feeder macro]\nmacro: feed_left\nfeedrate: 50\n", "homing_override" },

@@ -91,6 +91,37 @@ static void test_round_trip(void **state)
     }
 }
 
+/* All that is printed is digits, and strtod, which reads correctly, gives the same double. */
+static void test_exact(void **state)
+{
+    static const struct { double value; const char *text; } rows[] = {
+        { 0, "0" }, { -0.0, "0" }, { 100.25, "100.25" }, { -0.5, "-0.5" }, { -3, "-3" }, { 0.1, "0.100000000000000005" }, { 1 / 240.0, "0.0041666666666666666" },
+        { -1e-7, "-0.0000000999999999999999954" }, { 999999999999999.875, "999999999999999.875" },
+        { 1e15, "" }, { NAN, "" }, { -INFINITY, "" },
+    };
+    char text[KP_NUMBER_EXACT_MAX];
+    uint64_t seed = 12345;
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        size_t n = kp_number_exact(text, rows[i].value);
+        assert_string_equal(text, rows[i].text);
+        assert_int_equal(n, strlen(text));
+    }
+    assert_true(kp_number_exact(text, 4.9406564584124654e-324) == 343 && strtod(text, NULL) > 0);
+    for (int i = 0; i < 100000; i++) {
+        double v;
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        uint64_t bits = seed >> 11 | seed << 53;
+        memcpy(&v, &bits, sizeof v);
+        if (i % 2)
+            v = (double)(int64_t)(seed >> 40) / 240 - 30000; /* steps of a motor */
+        size_t n = kp_number_exact(text, v);
+        assert_int_equal(n > 0, fabs(v) < 1e15);
+        assert_true(n < sizeof text && n == strlen(text) && strspn(text, "-.0123456789") == n);
+        assert_true(n == 0 || strtod(text, NULL) == v);
+    }
+}
+
 static void test_names(void **state)
 {
     char name[KP_NAME_MAX + 1];
@@ -114,7 +145,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parse), cmocka_unit_test(test_parse_long), cmocka_unit_test(test_print),
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_names),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_exact), cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests_name("number", tests, NULL, NULL);
 }

@@ -110,7 +110,10 @@ static void as_many_depths_as_tries(void **state)
             kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
             kp_seq_step(s, KP_EV_SAMPLE, held && i == 20 ? -40 : 0, NULL, &a);
         }
-        assert_string_equal(kp_seq_gcode(s, 1), "G1 Z-30 F1500"); /* the answer shows the first */
+        assert_non_null(kp_seq_gcode(s, LINES_MAX - 1)); /* the answer shows the last ones */
+        assert_null(kp_seq_gcode(s, LINES_MAX));
+        assert_string_equal(kp_seq_gcode(s, LINES_MAX - (held ? 6 : 9)), "G1 Z-32 F1500");
+        assert_string_equal(kp_seq_gcode(s, LINES_MAX - 1), "M400");
         if (!held)
             kp_seq_step(s, KP_EV_OK, NAN, NULL, &a);
         assert_int_equal(a.kind, held ? KP_ACT_DONE : KP_ACT_FAIL);
@@ -118,6 +121,92 @@ static void as_many_depths_as_tries(void **state)
         kp_seq_free(s);
     }
     kp_machine_free(m);
+}
+
+/* What is too much is told as it was asked for: in the unit and the sense of the parameter. */
+static void a_limit_is_told_in_the_unit_asked_in(void **state)
+{
+    (void)state;
+    static const struct { const char *machine, *request, *field; double got, min, max; const char *message; } rows[] = {
+        { "halved", "vacuum_set power=200", "power", 200, 0, 127.5, "power is 200; allowed are 0 to 127.5" },
+        { "halved", "pick vacuum_power=129", "vacuum_power", 129, 0, 127.5, "vacuum_power is 129; allowed are 0 to 127.5" },
+        { "halved", "pwm_set pin=!PB6 value=0.2", "value", 0.2, 0.5, 1, "value is 0.2; allowed are 0.5 to 1" },
+        { "halved", "pwm_set pin=laser value=0.7", "value", 0.7, 0, 0.5, "value is 0.7; allowed are 0 to 0.5" },
+        { "halved", "pwm_ramp pin=!PB6 start_value=0.3 end_value=0.6 duration=2", "start_value", 0.3, 0.5, 1, "start_value is 0.3; allowed are 0.5 to 1" },
+        { "halved", "pwm_ramp pin=!PB6 start_value=0.6 end_value=0.1 duration=2", "end_value", 0.1, 0.5, 1, "end_value is 0.1; allowed are 0.5 to 1" },
+        { "half_fan", "vacuum_set power=200", "power", 200, 0, 127.5, "power is 200; allowed are 0 to 127.5" },
+        { "half_fan", "fan_set speed=0.7", "speed", 0.7, 0, 0.5, "speed is 0.7; allowed are 0 to 0.5" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_machine *m = fixture_machine(rows[i].machine);
+        assert_null(plan_text(m, rows[i].request, false, &faults));
+        assert_int_equal(faults.count, 1);
+        const struct kp_error *e = &faults.item[0];
+        assert_string_equal(e->field, rows[i].field);
+        assert_string_equal(e->message, rows[i].message);
+        assert_true(e->got == rows[i].got && e->min == rows[i].min && e->max == rows[i].max);
+        kp_machine_free(m);
+    }
+}
+
+/* A pick without vacuum is as vacuum_set to 0: nothing is on afterwards, and a pump that another nozzle holds by goes on. */
+static void a_pick_without_vacuum(void **state)
+{
+    (void)state;
+    static const struct { const char *request; bool on; } rows[] = {
+        { "pick verify=false", true }, { "pick verify=false vacuum_power=1", true }, { "pick verify=false vacuum_power=0", false },
+        { "pick verify=false vacuum_power=0 nozzle=N2", false } };
+    struct kp_machine *m = fixture_machine("seesaw");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_seq *s = plan_text(m, rows[i].request, false, &faults);
+        assert_non_null(s);
+        assert_int_equal(kp_seq_result(s)->vacuum_enabled, rows[i].on);
+        kp_seq_free(s);
+    }
+    kp_machine_free(m);
+}
+
+static size_t lines_like(const struct kp_seq *s, const char *begin)
+{
+    const char *line;
+    size_t n = 0;
+    for (size_t i = 0; (line = kp_seq_gcode(s, i)); i++)
+        n += strncmp(line, begin, strlen(begin)) == 0;
+    return n;
+}
+
+/* The answer tells where the part was picked, and all that was sent. */
+static void a_later_try_is_what_the_answer_tells(void **state)
+{
+    (void)state;
+    static const struct { const char *machine; bool inside; double z; } rows[] = { { "deeper", false, -30.2 }, { "inside_deeper", true, -30.2 },
+                                                                                   { "careful", false, -30 } };
+    struct kp_error e;
+    kp_error_set(&e, KP_EXECUTION_FAILED, NULL, "PNP_WAIT: vac1 is -12.5 kPa, not below -40.000, after 0.311 s");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct kp_machine *m = fixture_machine(rows[i].machine);
+        struct kp_seq *s = plan_text(m, "pick_and_place x=40 y=20 place_x=120 place_y=80", false, &faults);
+        struct kp_action a;
+        assert_non_null(s);
+        assert_int_equal(lines_like(s, "G1 Z-30 "), 1);
+        assert_true(kp_seq_result(s)->pick[2] == -30);
+        kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
+        for (int turn = 0; a.kind != KP_ACT_DONE; turn++) {
+            assert_true(a.kind != KP_ACT_FAIL);
+            if (a.kind == KP_ACT_SAMPLE)
+                kp_seq_step(s, KP_EV_SAMPLE, turn == 1 ? 0 : strcmp(a.step, "verify_pick") == 0 ? -60 : 0, NULL, &a);
+            else
+                kp_seq_step(s, rows[i].inside && turn == 0 ? KP_EV_ERROR : KP_EV_OK, NAN, rows[i].inside && turn == 0 ? &e : NULL, &a);
+        }
+        const struct kp_result *r = kp_seq_result(s);
+        assert_true(r->attempts == 2 && r->pick[2] == rows[i].z && r->place[2] == -29.4);
+        assert_int_equal(lines_like(s, "G1 Z-30 "), rows[i].z == -30 ? 2 : 1);
+        assert_int_equal(lines_like(s, "G1 Z-30.2 "), rows[i].z == -30 ? 0 : 1);
+        assert_int_equal(lines_like(s, "G1 X40 Y20 "), 2);
+        assert_int_equal(lines_like(s, "G1 X120 Y80 "), rows[i].inside ? 2 : 1);
+        kp_seq_free(s);
+        kp_machine_free(m);
+    }
 }
 
 static void an_error_from_outside_ends_it(void **state)
@@ -183,6 +272,38 @@ static void what_was_switched_is_put_back_when_refused(void **state)
     kp_seq_step(s, KP_EV_START, NAN, NULL, &a);
     kp_seq_step(s, KP_EV_ERROR, NAN, &e, &a);
     assert_int_equal(a.kind, KP_ACT_FAIL);
+    kp_seq_free(s);
+    kp_machine_free(m);
+}
+
+/* A feeder on the motor of an axis: after each script the axis is where Klipper has the motor, and is not homed. */
+static void a_feed_on_the_motor_of_an_axis(void **state)
+{
+    (void)state;
+    struct kp_machine *m = fixture_machine("same_motor");
+    int a = kp_machine_find_axis(m, 'A');
+    kp_machine_axis_written(m, a, 90, true);
+    struct kp_seq *s = plan_text(m, "feeder_retract distance=10", false, &faults);
+    struct kp_action act;
+    size_t n;
+    static const double at[] = { 0, -10 };
+    assert_non_null(s);
+    kp_seq_step(s, KP_EV_START, NAN, NULL, &act);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(act.kind, KP_ACT_SCRIPT);
+        const struct kp_axis_write *w = kp_seq_axis_writes(s, &n);
+        assert_int_equal(n, 1);
+        assert_true(w->axis == a && w->position == at[i] && !w->homed);
+        kp_machine_axis_written(m, w->axis, w->position, w->homed);
+        kp_seq_step(s, KP_EV_OK, NAN, NULL, &act);
+    }
+    assert_int_equal(act.kind, KP_ACT_DONE);
+    kp_seq_free(s);
+    assert_null(plan_text(m, "move a=90", false, &faults));
+    assert_int_equal(faults.item[0].code, KP_HOMING_REQUIRED);
+    s = plan_text(m, "move a=5 relative=true", false, &faults);
+    assert_non_null(s);
+    assert_string_equal(kp_seq_gcode(s, 0), "MANUAL_STEPPER STEPPER=rotation1 MOVE=-5 SPEED=360 ACCEL=3600 SYNC=0");
     kp_seq_free(s);
     kp_machine_free(m);
 }
@@ -545,6 +666,10 @@ int main(void)
         cmocka_unit_test(results_and_writes_of_a_placement),
         cmocka_unit_test(every_try_is_counted_and_the_way_out_taken),
         cmocka_unit_test(as_many_depths_as_tries),
+        cmocka_unit_test(a_limit_is_told_in_the_unit_asked_in),
+        cmocka_unit_test(a_pick_without_vacuum),
+        cmocka_unit_test(a_later_try_is_what_the_answer_tells),
+        cmocka_unit_test(a_feed_on_the_motor_of_an_axis),
         cmocka_unit_test(a_check_inside_a_script),
         cmocka_unit_test(a_check_in_another_unit),
         cmocka_unit_test(a_level_that_is_none), cmocka_unit_test(an_error_is_no_bad_level),

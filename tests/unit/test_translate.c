@@ -12,15 +12,16 @@
 
 #include "translate.c" /* no machine reaches its limits from outside */
 
+/* To the last bit: an offset of any size keeps Klipper from the very end of an axis. */
 static void neutral_state_is_made_where_the_head_stands(void **state)
 {
     (void)state;
     char text[KP_SCRIPT_MAX];
     struct kp_machine *m = fixture_machine("bare");
-    tell_point(m, "toolhead", "position", 100.25, 50, -0.0000001);
-    tell_point(m, "gcode_move", "position", 100.25, 50, -0.0000001);
+    tell_point(m, "toolhead", "position", 100.25, 1 / 240.0, -0.1);
+    tell_point(m, "gcode_move", "position", 100.25, 1 / 240.0, -0.1);
     size_t n = kp_script_neutral(m, text);
-    assert_string_equal(text, "SAVE_GCODE_STATE NAME=_kp_client\nG90\nM220 S100\nSET_GCODE_OFFSET X=0 Y=0 Z=0\nG92 X100.25 Y50 Z0\n"
+    assert_string_equal(text, "SAVE_GCODE_STATE NAME=_kp_client\nG90\nM220 S100\nSET_GCODE_OFFSET X=0 Y=0 Z=0\nG92 X100.25 Y0.0041666666666666666 Z-0.100000000000000005\n"
                               "SAVE_GCODE_STATE NAME=_kp_zero\nRESTORE_GCODE_STATE NAME=_kp_client");
     assert_int_equal(n, strlen(text));
     kp_machine_free(m);
