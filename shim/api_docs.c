@@ -47,7 +47,7 @@ static const char head[] =
     "| time of a connection without a whole request | 120 s | closed |\n"
     "| commands in the motion lane | 256 | QUEUE_FULL |\n"
     "| keys | 256 | QUEUE_FULL |\n"
-    "| tokens that wait for their WebSocket | 256 | the oldest ends |\n\n"
+    "| tokens that wait for their WebSocket | 256, 16 of one key | the oldest ends, of that key where it has 16 |\n\n"
     "## Answers\n"
     "Every answer below `/api/v1/` is one JSON object, but for the OpenAPI document and the answer to a browser's preflight:\n\n"
     "| field | |\n|---|---|\n"
