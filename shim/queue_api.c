@@ -281,6 +281,7 @@ bool queue_api_serves(enum kp_id id)
 
 bool queue_api_begin(struct queue_api *q, const struct kp_call *call, const json_t *body, app_done *done, void *user)
 {
+    struct kp_error e;
     switch (call->command->id) {
     case KP_QUEUE_ADD: return add_one(q, call, body, done, user);
     case KP_QUEUE_BATCH: return add_batch(q, call, body, done, user);
@@ -289,9 +290,12 @@ bool queue_api_begin(struct queue_api *q, const struct kp_call *call, const json
     case KP_QUEUE_CANCEL: return cancel(q, kp_call_slot(call, "queue_id")->text, done, user);
     case KP_QUEUE_HISTORY: return page(q, call, done, user);
     case KP_RESUME: return resume(q, done, user);
-    default: /* KP_PAUSE */
+    case KP_PAUSE:
         jobs_pause(q->jobs);
         return tell_after(q, done, user, json_pack("{s:b}", "paused", 1));
+    default:
+        kp_error_set(&e, KP_COMMAND_NOT_FOUND, NULL, "%s is not served this way", call->command->name);
+        return tell_fault(done, user, &e);
     }
 }
 
