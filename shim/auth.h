@@ -44,7 +44,7 @@ struct auth_key {
 /* Why somebody may not enter. */
 struct auth_refusal {
     struct kp_error error;
-    int64_t late_ms; /* the answer is to wait so long */
+    int64_t late_ms; /* the answer is to wait so long, where one can wait: a handshake cannot */
     int retry_s;     /* another try makes sense after it; 0: at once */
 };
 
