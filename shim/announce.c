@@ -228,7 +228,7 @@ static void on_notice(void *user, const char *method, json_t *params)
     if (strcmp(method, "klipperplace_request") != 0 || id <= 0)
         return;
     const struct kp_command *c = name ? kp_command_by_name(kp_str_of(name)) : NULL;
-    if (c && (c->strategy == KP_GCODE || c->role <= KP_VIEWER))
+    if (c && !(c->flags & KP_PLAIN) && (c->strategy == KP_GCODE || c->role <= KP_VIEWER)) /* plain ones have no envelope to send */
         run(n, id, c, json_object_get(asked, "parameters"));
     else
         tell_error(n, id, "unknown", KP_COMMAND_NOT_FOUND, "there is no such command for Moonraker's clients");

@@ -527,8 +527,9 @@ void app_free(struct app *a)
         app_request_free(r);
     }
     monitor_free(a->monitor);
+    auth_api_stop(a->keys);
+    queue_api_free(a->queue); /* the history's callbacks still find keys */
     auth_api_free(a->keys);
-    queue_api_free(a->queue);
     stop_free(a->stop);
     lane_free(a->lane);
     state_free(a->state);

@@ -12,7 +12,7 @@
 
 enum { NOBODY, CONFIGURED, OWN, FIRST_KEY }; /* serials */
 
-struct token { unsigned char hash[SECRET_HASH]; int64_t until_ms; struct auth_who who; };
+struct token { unsigned char hash[SECRET_HASH]; int64_t until_ms; uint64_t number; struct auth_who who; }; /* number: they count up */
 struct wrongs { unsigned char address[PEER_BYTES]; unsigned count; int64_t last_ms; };
 
 struct auth {
@@ -22,7 +22,7 @@ struct auth {
     size_t count;
     unsigned last_serial;
     struct token tokens[AUTH_TOKENS_MAX];
-    size_t next_token;
+    uint64_t last_token;
     struct wrongs wrongs[AUTH_ADDRESSES_MAX];
 };
 
@@ -160,6 +160,8 @@ enum kp_err auth_enter_token(struct auth *a, const char *token, const struct soc
     for (size_t i = 0; i < AUTH_TOKENS_MAX; i++)
         if (secret_same(a->tokens[i].hash, hash) && a->tokens[i].until_ms > now_ms)
             found = &a->tokens[i];
+    if (!found && secret_formed(token))
+        return refuse(no, KP_INVALID_API_KEY, "this token is not known, was used or has ended: ask for another");
     if (!found)
         return wrong(a, peer, no);
     *who = found->who;
@@ -167,14 +169,35 @@ enum kp_err auth_enter_token(struct auth *a, const char *token, const struct soc
     return auth_still(a, who) ? KP_OK : refuse(no, KP_AUTHENTICATION_FAILED, "the key behind this token has ended");
 }
 
+/* The place for one more token of a key: a free one, or the oldest's; the key's own oldest when it has its share. */
+static struct token *token_place(struct auth *a, unsigned serial, int64_t now_ms)
+{
+    struct token *oldest = a->tokens, *own = NULL;
+    size_t count = 0;
+    for (size_t i = 0; i < AUTH_TOKENS_MAX; i++) {
+        struct token *t = &a->tokens[i];
+        if (t->until_ms <= now_ms) /* used or ended */
+            t->number = 0;
+        if (t->number < oldest->number)
+            oldest = t;
+        if (!t->number || t->who.serial != serial)
+            continue;
+        count++;
+        if (!own || t->number < own->number)
+            own = t;
+    }
+    return count >= AUTH_TOKENS_OF_KEY ? own : oldest;
+}
+
 bool auth_token(struct auth *a, const struct auth_who *who, char out[SECRET_TEXT])
 {
-    struct token *t = &a->tokens[a->next_token];
+    int64_t now_ms = loop_now_ms();
+    struct token *t = token_place(a, who->serial, now_ms);
     if (!secret_new(out) || !secret_hash(out, strlen(out), t->hash))
         return false;
-    t->until_ms = loop_now_ms() + AUTH_TOKEN_MS;
+    t->until_ms = now_ms + AUTH_TOKEN_MS;
+    t->number = ++a->last_token;
     t->who = *who;
-    a->next_token = (a->next_token + 1) % AUTH_TOKENS_MAX;
     return true;
 }
 

@@ -16,6 +16,7 @@ struct auth;
 
 #define AUTH_KEYS_MAX 256       /* one more is refused */
 #define AUTH_TOKENS_MAX 256     /* that wait for their WebSocket; with one more the oldest ends */
+#define AUTH_TOKENS_OF_KEY 16   /* of one key among them: nobody ends all tokens of the others */
 #define AUTH_TOKEN_MS 5000      /* a token may be used so long */
 #define AUTH_ADDRESSES_MAX 256  /* whose wrong keys are remembered; the one quiet for longest makes room. An IPv6 /64 is one */
 #define AUTH_SLOW_AFTER 3       /* wrong keys of an address; the answer to a further one comes late, */
@@ -43,7 +44,7 @@ struct auth_key {
 /* Why somebody may not enter. */
 struct auth_refusal {
     struct kp_error error;
-    int64_t late_ms; /* the answer is to wait so long */
+    int64_t late_ms; /* the answer is to wait so long, where one can wait: a handshake cannot */
     int retry_s;     /* another try makes sense after it; 0: at once */
 };
 
@@ -54,7 +55,7 @@ void auth_free(struct auth *a);
 bool auth_asks(const struct auth *a);
 /* Judges a key (NULL: none was sent). peer: who sent it. KP_OK with *who, else the code of *no. */
 enum kp_err auth_enter(struct auth *a, const char *key, const struct sockaddr *peer, struct auth_who *who, struct auth_refusal *no);
-/* The same of a token, which is used up. */
+/* The same of a token, which is used up. One that has ended is no wrong key: its owner was late, and nobody guesses 256 random bits. */
 enum kp_err auth_enter_token(struct auth *a, const char *token, const struct sockaddr *peer, struct auth_who *who, struct auth_refusal *no);
 /* Makes a token for one who has entered. False: no random bytes. */
 bool auth_token(struct auth *a, const struct auth_who *who, char out[SECRET_TEXT]);

@@ -26,16 +26,17 @@ struct auth_api {
     struct answer_pool ids;
     struct loop_timer *flush;
     double flushed_at;       /* Unix s */
+    size_t rotations;        /* on their way: meanwhile no row is written, or the old hash of one would come after the new one */
     bool lasting;            /* there is a file to keep keys in */
     char cookie[PATH_LONGEST]; /* empty: not written */
 };
 
-/* A change on its way to the database. The history may tell of its end when the keys' room is closed already. */
+/* A change on its way to the database. */
 struct change {
-    struct auth *auth;
-    bool lasting;
+    struct auth_api *api;
     struct auth_key key;
-    char secret[SECRET_TEXT]; /* empty: not to be shown */
+    enum { NEW, ROTATED, CHANGED, DELETED } what;
+    char secret[SECRET_TEXT]; /* of NEW and ROTATED, to be shown */
     app_done *done;
     void *user;
 };
@@ -44,15 +45,15 @@ static const char *const roles[] = { "public", "viewer", "operator", "admin" };
 
 /* ---- answers ---- */
 
-/* Takes data. lost: what it tells of is a key that this process alone knows. */
-static bool tell(app_done *done, void *user, json_t *data, bool lost)
+/* Takes data. */
+static bool tell(const struct auth_api *p, app_done *done, void *user, json_t *data, bool lasts)
 {
     static const struct kp_faults none = { .count = 0 };
     struct kp_faults f = { .count = 0 };
     struct kp_error e;
     char *text = data ? json_dumps(data, JSON_TEXT) : NULL;
     struct app_answer a = { .faults = &none, .data = text, .n = text ? strlen(text) : 0 };
-    if (lost)
+    if (lasts && !p->lasting)
         a.warning = "[history] database is not set: keys end with this process";
     if (!text) {
         kp_error_set(&e, KP_INTERNAL_ERROR, NULL, "out of memory");
@@ -125,51 +126,72 @@ static bool take_row(struct auth *a, const struct history_key *row)
 static void on_flush(void *user)
 {
     struct auth_api *p = user;
-    struct history_writes *w = history_begin(p->history);
     const struct auth_key *k;
     double now = answer_wall();
+    loop_timer_set(p->flush, FLUSH_MS);
+    if (p->rotations)
+        return;
+    struct history_writes *w = history_begin(p->history);
     for (size_t i = 0; (k = auth_key_at(p->auth, i)); i++)
         if (k->last_used_at >= p->flushed_at)
             put(w, k);
     p->flushed_at = now;
     history_commit(w, NULL, NULL); /* of no weight: one that fails is made up for by the next use */
-    loop_timer_set(p->flush, FLUSH_MS);
 }
 
 /* ---- changes ---- */
 
+/* The new secret gets into the key as it stands now: what was changed meanwhile stays changed. */
+static enum kp_err take_given(struct auth_api *p, const struct change *g, struct kp_error *e)
+{
+    const struct auth_key *now = auth_key(p->auth, g->key.id);
+    struct auth_key k = g->what == NEW || !now ? g->key : *now;
+    if (g->what == ROTATED && !now)
+        return kp_error_set(e, KP_NOT_FOUND, "id", "the key was deleted meanwhile");
+    memcpy(k.hash, g->key.hash, sizeof k.hash);
+    if (!auth_key_put(p->auth, &k)) /* others were made meanwhile */
+        return kp_error_set(e, KP_QUEUE_FULL, NULL, "there are as many keys as there may be: delete one");
+    return KP_OK;
+}
+
 static void on_given(void *user, bool ok)
 {
     struct change *g = user;
+    struct auth_api *p = g->api;
+    struct kp_error e;
+    p->rotations -= g->what == ROTATED;
     if (!ok) {
         tell_error(g->done, g->user, KP_DATABASE_UNAVAILABLE, NULL, "the history database cannot be written: the key is as it was");
-    } else if (!auth_key_put(g->auth, &g->key)) { /* others were made meanwhile */
-        tell_error(g->done, g->user, KP_QUEUE_FULL, NULL, "there are as many keys as there may be: delete one");
+    } else if (take_given(p, g, &e) != KP_OK) {
+        tell_error(g->done, g->user, e.code, e.field, e.message);
     } else {
-        json_t *data = key_json(auth_key(g->auth, g->key.id));
+        const struct auth_key *k = auth_key(p->auth, g->key.id);
+        json_t *data = key_json(k);
         json_object_set_new(data, "key", json_string(g->secret));
-        log_line(LOG_INFO, "auth", "key=%s given role=%s", g->key.id, roles[g->key.role]);
-        tell(g->done, g->user, data, !g->lasting);
+        log_line(LOG_INFO, "auth", "key=%s given role=%s", k->id, roles[k->role]);
+        tell(p, g->done, g->user, data, true);
     }
     free(g);
 }
 
 /* A key with a new secret, shown once it is kept. */
-static bool give(struct auth_api *p, const struct auth_key *key, app_done *done, void *user)
+static bool give(struct auth_api *p, const struct auth_key *key, bool is_new, app_done *done, void *user)
 {
     struct change *g = malloc(sizeof *g);
     struct history_writes *w = g ? history_begin(p->history) : NULL;
     if (!g)
-        return tell(done, user, NULL, false);
-    *g = (struct change){ p->auth, p->lasting, *key, "", done, user };
+        return tell(p, done, user, NULL, false);
+    *g = (struct change){ p, *key, is_new ? NEW : ROTATED, "", done, user };
     if (!secret_new(g->secret) || !secret_hash(g->secret, strlen(g->secret), g->key.hash)) {
         free(g);
         history_commit(w, NULL, NULL);
         return tell_error(done, user, KP_INTERNAL_ERROR, NULL, "the system gives no random bytes");
     }
     put(w, &g->key);
-    if (history_commit(w, on_given, g))
+    if (history_commit(w, on_given, g)) {
+        p->rotations += !is_new;
         return true;
+    }
     free(g);
     return tell_error(done, user, KP_DATABASE_UNAVAILABLE, NULL, "the history database cannot be written: the key is as it was");
 }
@@ -177,30 +199,50 @@ static bool give(struct auth_api *p, const struct auth_key *key, app_done *done,
 static void on_changed(void *user, bool ok)
 {
     struct change *g = user;
-    const struct auth_key *k = auth_key(g->auth, g->key.id);
+    const struct auth_key *k = ok ? auth_key(g->api->auth, g->key.id) : NULL;
     if (!ok)
         tell_error(g->done, g->user, KP_DATABASE_UNAVAILABLE, NULL, "the change holds now, but the history database cannot be written: it ends with this process");
-    else if (g->secret[0] || !k) /* deleted */
-        tell(g->done, g->user, json_pack("{s:s}", "deleted_id", g->key.id), false);
+    else if (g->what == DELETED)
+        tell(g->api, g->done, g->user, json_pack("{s:s}", "deleted_id", g->key.id), false);
+    else if (k)
+        tell(g->api, g->done, g->user, key_json(k), true);
     else
-        tell(g->done, g->user, key_json(k), !g->lasting);
+        tell_error(g->done, g->user, KP_NOT_FOUND, "id", "the key was deleted meanwhile");
     free(g);
+}
+
+static bool keep_now(struct change *g);
+
+/* The rotations before it have ended. */
+static void on_turn(void *user, bool ok)
+{
+    struct change *g = user;
+    if (!ok || !keep_now(g))
+        on_changed(g, false);
+}
+
+/* Writes the row as it stands now. False: the database does not take it, and g is still the caller's. */
+static bool keep_now(struct change *g)
+{
+    struct auth_api *p = g->api;
+    const struct auth_key *k = auth_key(p->auth, g->key.id); /* NULL: deleted, and so not written again */
+    bool waits = g->what == CHANGED && p->rotations;
+    struct history_writes *w = history_begin(p->history);
+    if (g->what == DELETED)
+        history_delete_key(w, g->key.id);
+    else if (k && !waits)
+        put(w, k);
+    return history_commit(w, waits ? on_turn : on_changed, g); /* one without rows comes back when all before it is written */
 }
 
 /* What was changed in memory goes to the database. */
 static bool keep(struct auth_api *p, const struct auth_key *key, bool deleted, app_done *done, void *user)
 {
     struct change *g = malloc(sizeof *g);
-    struct history_writes *w = g ? history_begin(p->history) : NULL;
     if (!g)
-        return tell(done, user, NULL, false);
-    *g = (struct change){ p->auth, p->lasting, *key, "", done, user };
-    g->secret[0] = deleted ? '-' : 0;
-    if (deleted)
-        history_delete_key(w, key->id);
-    else
-        put(w, key);
-    if (history_commit(w, on_changed, g))
+        return tell(p, done, user, NULL, false);
+    *g = (struct change){ p, *key, deleted ? DELETED : CHANGED, "", done, user };
+    if (keep_now(g))
         return true;
     on_changed(g, false);
     return false;
@@ -222,7 +264,7 @@ static bool create(struct auth_api *p, const struct kp_call *call, app_done *don
     answer_id(&p->ids, k.id);
     snprintf(k.name, sizeof k.name, "%s", kp_call_slot(call, "name")->text);
     read_expiry(call, &k);
-    return give(p, &k, done, user);
+    return give(p, &k, true, done, user);
 }
 
 static bool update(struct auth_api *p, const struct kp_call *call, const struct auth_key *old, app_done *done, void *user)
@@ -256,10 +298,10 @@ static bool about(struct auth_api *p, const struct kp_call *call, app_done *done
     if (!k)
         return tell_error(done, user, KP_NOT_FOUND, "id", "no key has this id");
     switch (call->command->id) {
-    case KP_KEY_GET: return tell(done, user, key_json(k), false);
+    case KP_KEY_GET: return tell(p, done, user, key_json(k), false);
     case KP_KEY_UPDATE: return update(p, call, k, done, user);
     case KP_KEY_DELETE: return end(p, k, done, user);
-    default: return give(p, k, done, user); /* KP_KEY_ROTATE */
+    default: return give(p, k, false, done, user); /* KP_KEY_ROTATE */
     }
 }
 
@@ -268,7 +310,7 @@ static bool token(struct auth_api *p, const struct auth_who *who, app_done *done
     char text[SECRET_TEXT];
     if (!auth_token(p->auth, who, text))
         return tell_error(done, user, KP_INTERNAL_ERROR, NULL, "the system gives no random bytes");
-    return tell(done, user, json_pack("{s:s,s:f}", "token", text, "expires_in", (double)AUTH_TOKEN_MS / 1000), false);
+    return tell(p, done, user, json_pack("{s:s,s:f}", "token", text, "expires_in", (double)AUTH_TOKEN_MS / 1000), false);
 }
 
 /* ---- for app ---- */
@@ -294,9 +336,9 @@ bool auth_api_begin(struct auth_api *p, const struct kp_call *call, const struct
         return tell_error(done, user, KP_PERMISSION_DENIED, NULL, "keys are not managed this way");
     switch (call->command->id) {
     case KP_KEY_CREATE: return create(p, call, done, user);
-    case KP_KEY_LIST: return tell(done, user, keys_json(p->auth), false);
+    case KP_KEY_LIST: return tell(p, done, user, keys_json(p->auth), false);
     case KP_AUTH_STATUS:
-        return tell(done, user, json_pack("{s:b,s:I,s:s?}", "enabled", auth_asks(p->auth), "keys", (json_int_t)auth_keys(p->auth), "role",
+        return tell(p, done, user, json_pack("{s:b,s:I,s:s?}", "enabled", auth_asks(p->auth), "keys", (json_int_t)auth_keys(p->auth), "role",
                                              auth_asks(p->auth) ? roles[who->role] : NULL), false);
     case KP_WS_TOKEN: return token(p, who, done, user);
     default: return about(p, call, done, user);
@@ -346,13 +388,19 @@ struct auth_api *auth_api_new(struct loop *l, struct auth *a, struct history *h,
     return p;
 }
 
-void auth_api_free(struct auth_api *p)
+void auth_api_stop(struct auth_api *p)
 {
     if (!p)
         return;
     if (p->cookie[0])
         unlink(p->cookie);
     on_flush(p);
+}
+
+void auth_api_free(struct auth_api *p)
+{
+    if (!p)
+        return;
     loop_timer_free(p->flush);
     free(p);
 }

@@ -17,7 +17,9 @@ struct history;
 
 /* Gives auth the keys of the database, and writes the cookie where the database is this server's. Borrows all. NULL when out of memory. */
 struct auth_api *auth_api_new(struct loop *l, struct auth *a, struct history *h, const struct kp_config *c);
-/* Must come before history_free. */
+/* Writes what is new, before history_free. */
+void auth_api_stop(struct auth_api *p);
+/* After it: changes that were on their way end with the history. */
 void auth_api_free(struct auth_api *p);
 bool auth_api_serves(enum kp_id id);
 /* Runs a checked call of one who entered; who NULL: one who never can. done comes once, now (false) or when the database has it (true). */

@@ -148,13 +148,13 @@ static struct add *add_new(struct queue_api *q, size_t count, bool batch, app_do
 }
 
 /* Fills the i-th entry. False: out of memory. */
-static bool add_fill(struct add *d, size_t i, const json_t *item, uint64_t batch, bool stop_on_error)
+static bool add_fill(struct add *d, size_t i, const json_t *item, double priority, uint64_t batch, bool stop_on_error)
 {
     char *params = nested_text(item);
     size_t n = params ? strlen(params) : 0;
     struct kp_str command = kp_str_of(json_string_value(json_object_get(item, "command")));
     d->items[i] = (struct kp_queue_item){ .id = kp_str_of(d->ids[i]), .params = { params, n },
-        .priority = (int)json_number_value(json_object_get(item, "priority")), .batch = batch, .stop_on_error = stop_on_error };
+        .priority = (int)priority, .batch = batch, .stop_on_error = stop_on_error };
     d->items[i].command = kp_str_of(kp_command_by_name(command)->name); /* outlives the request's JSON */
     return params != NULL;
 }
@@ -176,18 +176,18 @@ static bool out_of_memory(app_done *done, void *user)
     return tell(done, user, NULL);
 }
 
-static bool add_one(struct queue_api *q, const json_t *body, app_done *done, void *user)
+static bool add_one(struct queue_api *q, const struct kp_call *call, const json_t *body, app_done *done, void *user)
 {
     struct kp_faults f = { .count = 0 };
-    struct kp_call call;
+    struct kp_call checked;
     struct add *d;
-    if (!nested_check(q->machine, body, "", true, &call, &f)) {
+    if (!nested_check(q->machine, body, "", true, &checked, &f)) {
         done(user, &(struct app_answer){ .faults = &f });
         return false;
     }
     if (!(d = add_new(q, 1, false, done, user)))
         return out_of_memory(done, user);
-    if (add_fill(d, 0, body, 0, false))
+    if (add_fill(d, 0, body, kp_call_slot(call, "priority")->num, 0, false)) /* of the body or of the query */
         return add_now(q, d);
     add_free(d);
     return out_of_memory(done, user);
@@ -208,11 +208,13 @@ static bool add_batch(struct queue_api *q, const struct kp_call *call, const jso
     if (!(d = add_new(q, count, true, done, user)))
         return out_of_memory(done, user);
     uint64_t batch = jobs_batch(q->jobs);
-    for (size_t i = 0; i < count; i++)
-        if (!add_fill(d, i, json_array_get(json_object_get(body, "commands"), i), batch, kp_call_slot(call, "stop_on_error")->flag)) {
+    for (size_t i = 0; i < count; i++) {
+        const json_t *item = json_array_get(json_object_get(body, "commands"), i);
+        if (!add_fill(d, i, item, json_number_value(json_object_get(item, "priority")), batch, kp_call_slot(call, "stop_on_error")->flag)) {
             add_free(d);
             return out_of_memory(done, user);
         }
+    }
     return add_now(q, d);
 }
 
@@ -279,17 +281,21 @@ bool queue_api_serves(enum kp_id id)
 
 bool queue_api_begin(struct queue_api *q, const struct kp_call *call, const json_t *body, app_done *done, void *user)
 {
+    struct kp_error e;
     switch (call->command->id) {
-    case KP_QUEUE_ADD: return add_one(q, body, done, user);
+    case KP_QUEUE_ADD: return add_one(q, call, body, done, user);
     case KP_QUEUE_BATCH: return add_batch(q, call, body, done, user);
     case KP_QUEUE_STATUS: return tell(done, user, jobs_json(q->jobs, true));
     case KP_QUEUE_CLEAR: return tell_after(q, done, user, json_pack("{s:I}", "cleared_count", (json_int_t)jobs_clear(q->jobs)));
     case KP_QUEUE_CANCEL: return cancel(q, kp_call_slot(call, "queue_id")->text, done, user);
     case KP_QUEUE_HISTORY: return page(q, call, done, user);
     case KP_RESUME: return resume(q, done, user);
-    default: /* KP_PAUSE */
+    case KP_PAUSE:
         jobs_pause(q->jobs);
         return tell_after(q, done, user, json_pack("{s:b}", "paused", 1));
+    default:
+        kp_error_set(&e, KP_COMMAND_NOT_FOUND, NULL, "%s is not served this way", call->command->name);
+        return tell_fault(done, user, &e);
     }
 }
 

@@ -9,14 +9,16 @@
 #include <string.h>
 
 #define RANDOM_BYTES 32
+#define HEAD "kp_"
+
+static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 bool secret_new(char out[SECRET_TEXT])
 {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     unsigned char bytes[RANDOM_BYTES + 1] = { 0 };
     if (RAND_bytes(bytes, RANDOM_BYTES) != 1)
         return false;
-    memcpy(out, "kp_", 3);
+    memcpy(out, HEAD, 3);
     for (size_t i = 0; i < SECRET_TEXT - 4; i++) { /* six bits each */
         size_t bit = i * 6, at = bit / 8;
         unsigned two = (unsigned)bytes[at] << 8 | bytes[at + 1];
@@ -25,6 +27,11 @@ bool secret_new(char out[SECRET_TEXT])
     out[SECRET_TEXT - 1] = 0;
     OPENSSL_cleanse(bytes, sizeof bytes);
     return true;
+}
+
+bool secret_formed(const char *text)
+{
+    return strlen(text) == SECRET_TEXT - 1 && !strncmp(text, HEAD, 3) && strspn(text, letters) == SECRET_TEXT - 1;
 }
 
 bool secret_hash(const char *text, size_t n, unsigned char out[SECRET_HASH])

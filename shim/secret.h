@@ -12,6 +12,8 @@
 
 /* Writes a new key. False: the system gives no random bytes. */
 bool secret_new(char out[SECRET_TEXT]);
+/* Whether a text could be one of secret_new. */
+bool secret_formed(const char *text);
 /* False: it could not be made; out then matches nothing. */
 bool secret_hash(const char *text, size_t n, unsigned char out[SECRET_HASH]);
 /* Takes the same time wherever the two differ. */

@@ -21,7 +21,7 @@ class Notifier:
         events = request.get("events", default)
         if isinstance(events, str):
             events = [e.strip() for e in events.split(",")]
-        unknown = [e for e in events if e not in self.sources] if isinstance(events, list) else [events]
+        unknown = [e for e in events if not isinstance(e, str) or e not in self.sources] if isinstance(events, list) else [events]
         if unknown:
             raise errors.make(self.server, "INVALID_PARAMETER", 400, f"no event {str(unknown[0])[:40]}; there are {', '.join(self.sources)}", field="events")
         return events

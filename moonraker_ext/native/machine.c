@@ -263,7 +263,7 @@ static PyObject *on_pin(PyObject *self, PyObject *name)
     struct kp_str s;
     bool inverted;
     int i;
-    if (!kpy_str(name, &s))
+    if (!kpy_text(name, &s))
         return NULL;
     if (name_sound(s, KP_PIN_NOT_FOUND, &e) != KP_OK || kp_machine_find_pin(of(self), s, &i, &inverted, &e) != KP_OK)
         return kpy_raise(kpy_of(self), &e);
@@ -278,7 +278,7 @@ static PyObject *on_sensor(PyObject *self, PyObject *name)
     struct kp_error e;
     struct kp_str s;
     int i;
-    if (!kpy_str(name, &s))
+    if (!kpy_text(name, &s))
         return NULL;
     if (name_sound(s, KP_SENSOR_NOT_FOUND, &e) != KP_OK || kp_machine_find_sensor(of(self), s, &i, &e) != KP_OK)
         return kpy_raise(kpy_of(self), &e);
@@ -290,7 +290,7 @@ static PyObject *on_fan(PyObject *self, PyObject *name)
     struct kp_error e;
     struct kp_str s;
     int i;
-    if (!kpy_str(name, &s))
+    if (!kpy_text(name, &s))
         return NULL;
     if (name_sound(s, KP_INVALID_PARAMETER, &e) != KP_OK || kp_machine_find_fan(of(self), s, &i, &e) != KP_OK)
         return kpy_raise(kpy_of(self), &e);
@@ -320,7 +320,7 @@ enum kp_err kpy_call(struct kp_machine *m, PyObject *args, PyObject *kwargs, str
     }
     while (given && count <= KP_ARGS_MAX && PyDict_Next(given, &at, &key, &value)) {
         list[count].text = text;
-        if (!kpy_str(key, &list[count].name) || !kpy_value(value, &values[count], &list[count].value))
+        if (!kpy_text(key, &list[count].name) || !kpy_value(value, &values[count], &list[count].value))
             return KP_INVALID_REQUEST;
         count++;
     }

@@ -32,8 +32,10 @@ bool kpy_put(PyObject *dict, const char *key, PyObject *v);
 PyObject *kpy_num(double v);
 /* None at INT64_MIN, "never". */
 PyObject *kpy_ms(int64_t v);
-/* Borrowed bytes of a str. False with TypeError set. */
+/* Borrowed bytes of a str. False with TypeError set, or UnicodeEncodeError. */
 bool kpy_str(PyObject *o, struct kp_str *out);
+/* The same of what a client gave: half a surrogate pair, which JSON can bring, makes it a text that is no name. */
+bool kpy_text(PyObject *o, struct kp_str *out);
 
 /* How a struct of libkp becomes a dict. */
 enum kpy_kind { KPY_TEXT, KPY_CHAR, KPY_NUM, KPY_NUM2, KPY_NUM3, KPY_BOOL, KPY_INT, KPY_MS, KPY_ENUM };
@@ -42,7 +44,7 @@ PyObject *kpy_dict(const void *from, const struct kpy_field *fields);
 
 #define KPY_LIST_MAX 32 /* as in the shim: a longer list is a value that libkp does not look into */
 struct kpy_list { double nums[KPY_LIST_MAX]; struct kp_str strs[KPY_LIST_MAX]; };
-/* The value borrows from o and list. False with an exception set: text that is no UTF-8. */
+/* The value borrows from o and list. False with an exception set. */
 bool kpy_value(PyObject *o, struct kpy_list *list, struct kp_value *out);
 
 /* ---- one room a type; each gives its spec */

@@ -34,6 +34,17 @@ bool kpy_str(PyObject *o, struct kp_str *out)
     return out->p != NULL;
 }
 
+bool kpy_text(PyObject *o, struct kp_str *out)
+{
+    if (kpy_str(o, out))
+        return true;
+    if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError))
+        return false;
+    PyErr_Clear();
+    *out = kp_str_of("\xEF\xBF\xBD"); /* U+FFFD, as decoders have it */
+    return true;
+}
+
 static PyObject *numbers(const double *v, Py_ssize_t count)
 {
     PyObject *list = PyList_New(count);
@@ -71,6 +82,21 @@ PyObject *kpy_dict(const void *from, const struct kpy_field *fields)
     return d;
 }
 
+static bool is_number(PyObject *o)
+{
+    return PyFloat_Check(o) || (PyLong_Check(o) && !PyBool_Check(o));
+}
+
+/* An int beyond every double is none that libkp takes. */
+static double number(PyObject *o)
+{
+    double v = PyFloat_AsDouble(o);
+    if (!PyErr_Occurred())
+        return v;
+    PyErr_Clear();
+    return NAN;
+}
+
 static bool list_value(PyObject *o, struct kpy_list *list, struct kp_value *out)
 {
     Py_ssize_t n = PySequence_Size(o), nums = 0, strs = 0;
@@ -80,10 +106,10 @@ static bool list_value(PyObject *o, struct kpy_list *list, struct kp_value *out)
         PyObject *e = PySequence_GetItem(o, i); /* the list holds it on */
         if (!e)
             return false;
-        if (PyFloat_Check(e) || (PyLong_Check(e) && !PyBool_Check(e)))
-            list->nums[nums++] = PyFloat_AsDouble(e);
+        if (is_number(e))
+            list->nums[nums++] = number(e);
         else if (PyUnicode_Check(e))
-            strs += kpy_str(e, &list->strs[strs]);
+            strs += kpy_text(e, &list->strs[strs]);
         Py_DECREF(e);
         if (PyErr_Occurred())
             return false;
@@ -103,15 +129,11 @@ bool kpy_value(PyObject *o, struct kpy_list *list, struct kp_value *out)
         out->kind = KP_NULL;
     } else if (PyBool_Check(o)) {
         out->kind = KP_BOOL, out->flag = o == Py_True;
-    } else if (PyFloat_Check(o) || PyLong_Check(o)) {
-        out->kind = KP_NUM, out->num = PyFloat_AsDouble(o);
-        if (PyErr_Occurred()) { /* an int beyond every double */
-            PyErr_Clear();
-            out->num = NAN;
-        }
+    } else if (is_number(o)) {
+        out->kind = KP_NUM, out->num = number(o);
     } else if (PyUnicode_Check(o)) {
         out->kind = KP_STR;
-        return kpy_str(o, &out->str);
+        return kpy_text(o, &out->str);
     } else if (PyList_Check(o) || PyTuple_Check(o)) {
         return list_value(o, list, out);
     }

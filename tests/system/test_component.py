@@ -133,9 +133,15 @@ def test_wrong_input(machine, transport):
             ("INVALID_PARAMETER", 400, "fan_control/set", {"fan": "blower\nM112", "speed": 1}, True), ("PWM_OUT_OF_BOUNDS", 400, "pwm_control/set", {"pin": "lamp", "value": -1}, True),
             ("MISSING_PARAMETER", 400, "pwm_control/set", {"pin": "lamp"}, True), ("INVALID_PARAMETER", 400, "pwm_control/set", {"pin": "valve1", "value": 1}, True),
             ("PIN_NOT_FOUND", 404, "pwm_control/set", {"pin": "nothing", "value": 1}, True), ("INVALID_PARAMETER", 400, "pwm_control/set", {"pin": "lamp", "value": 1, "x": 1}, True),
-            ("MISSING_PARAMETER", 400, "pwm_control/ramp", {"pin": "lamp"}, True)):
+            ("MISSING_PARAMETER", 400, "pwm_control/ramp", {"pin": "lamp"}, True),
+            ("INVALID_PARAMETER", 400, "fan_control/set", {"speed": [10**400]}, True), ("INVALID_PARAMETER", 400, "fan_control/set", {"speed": ["\ud800"]}, True),
+            ("INVALID_PARAMETER", 400, "fan_control/set", {"speed": 1, "\ud800": 1}, True), ("INVALID_PARAMETER", 400, "fan_control/set", {"fan": "\ud800", "speed": 1}, True),
+            ("PIN_NOT_FOUND", 404, "pwm_control/set", {"pin": "\ud800", "value": 1}, True)):
         refused(code, status, machine, transport, path, params, post)
     if transport != HTTP:
+        for code, path, name in (("PIN_NOT_FOUND", "gpio_monitor/input", "pin"), ("SENSOR_NOT_FOUND", "sensor_query/sensor", "name"), ("PIN_NOT_FOUND", "pwm_control/status", "pin"),
+                                 ("INVALID_PARAMETER", "fan_control/status", "fan"), ("INVALID_PARAMETER", "gpio_monitor/inputs", "\ud800")):
+            refused(code, 404 if "NOT_FOUND" in code else 400, machine, transport, path, {name: "\ud800"})  # an URL has no way to say it
         for bad in (5, None, True, ["x"], {"a": 1}):
             refused("INVALID_PARAMETER" if bad is not None else "MISSING_PARAMETER", 400, machine, transport, "gpio_monitor/input", {"pin": bad})
     else:
@@ -231,7 +237,7 @@ def test_subscriptions(machine, transport):
         machine.sim_cmd("release start_button")
         assert "notify_klipperplace_gpio" not in [m for m, _ in c.heard]
         assert c.call("api.websocket_notifier.unsubscribe") == {"events": []}
-        for events in ("nothing", ["gpio", "nothing"], 5, [5], {"gpio": 1}, None):
+        for events in ("nothing", ["gpio", "nothing"], 5, [5], [[1]], [{}], ["\ud800"], "\ud800", {"gpio": 1}, None):
             with pytest.raises(rig.RpcError) as e:
                 c.call("api.websocket_notifier.subscribe", {"events": events})
             assert e.value.error["data"]["error_code"] == "INVALID_PARAMETER"

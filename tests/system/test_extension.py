@@ -186,8 +186,13 @@ def refuses_with_numbers(kp):
     assert (e.field, e.got, e.max, e.status) == ("x", 301, 300, 400)
     e = refused(kp, "INVALID_PARAMETER", m.plan, "move", {"x": "1", "y": True, "feedrate": 1e9})
     assert {f["field"] for f in e.errors} == {"x", "y", "feedrate"}
-    for value in (math.nan, math.inf, -math.inf, 10**400, "1\nM112", [1], {}, None):
+    for value in (math.nan, math.inf, -math.inf, 10**400, "1\nM112", "\ud800", [1], [10**400], ["\ud800"], {}, None):
         refused(kp, "INVALID_PARAMETER", m.check, "move", {"x": value})
+    refused(kp, "INVALID_PARAMETER", m.check, "move", {"\ud800": 1, "x": 1})
+    for code, look, command, name in (("PIN_NOT_FOUND", m.pin, "gpio_read", "pin"), ("SENSOR_NOT_FOUND", m.sensor, "sensor_read", "sensor"),
+                                      ("INVALID_PARAMETER", m.fan, "fan_off", "fan")):
+        refused(kp, code, look, "\ud800")
+        refused(kp, code, m.check, command, {name: "half a pair: \ud800"})
     assert m.check("gpio_read", {"pin": "valve1", "live": "true"}, True) is None
     refused(kp, "COMMAND_NOT_FOUND", m.check, "nothing", {})
     refused(kp, "MISSING_PARAMETER", m.check, "gpio_write", {"pin": "valve1"})

@@ -14,6 +14,7 @@ import helpers
 import rig
 from helpers import Later, ok, pin, post, wait_for
 from moonraker_client import Client, http_call
+from proxy import CountingProxy, proxied_rig
 
 MORE = """
 [fan_generic blower]
@@ -241,6 +242,38 @@ def test_ramp_is_handed_over(machine):
     ok(post(machine, "pwm/set", {"pin": "light", "value": 0, "wait": True}))
     time.sleep(2.5)  # two steps
     assert pin(machine, "PD4") == 0
+
+
+class Component(CountingProxy):
+    """Stands in for the component, which itself asks for writes alone."""
+
+    def take(self, client, frame):
+        request = json.loads(frame)
+        if request["method"] == "api.klipperplace.announce":
+            self.shim = client
+        if request["method"] != "api.klipperplace.answer":
+            return False
+        self.answers[request["params"]["id"]] = request["params"]["answer"]
+        return True
+
+    def ask(self, command):
+        number = len(self.answers) + 1
+        self.shim.sendall(json.dumps({"jsonrpc": "2.0", "method": "klipperplace_request", "params": [{"id": number, "command": command, "parameters": {}}]}).encode() + b"\x03")
+        return wait_for("an answer", lambda: self.answers.get(number))
+
+    answers, shim = {}, None
+
+
+def test_what_the_channel_serves():
+    """What moves and what may be looked at. Nothing else, and nothing in its place."""
+    with proxied_rig(Component) as (machine, component):
+        wait_for("the shim announces itself", lambda: component.shim)
+        for command in ("health", "ready", "metrics", "openapi", "pause", "queue_add", "emergency_stop", "nothing"):
+            answer = component.ask(command)
+            assert (answer["status"], answer["error_code"], answer["http_status"]) == ("error", "COMMAND_NOT_FOUND", 404), command
+            assert ok(helpers.get(machine, "queue/status"))["holds"] == [], command
+        assert component.ask("get_version")["status"] == component.ask("queue_status")["status"] == component.ask("wait")["status"] == "success"
+        assert component.ask("ws_token")["error_code"] == "PERMISSION_DENIED"
 
 
 def up(machine):

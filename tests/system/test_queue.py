@@ -116,6 +116,19 @@ def test_position_tells_the_place(homed):
     assert third["queue_size"] == 4 and len(set(third["queue_ids"])) == 2
 
 
+def test_priority_of_the_query(homed):
+    """Where the body is read as a whole, what the query says counts all the same."""
+    ok(post(homed, "system/pause"))
+    ok(post(homed, "queue/add", move(20)))
+    assert ok(post(homed, "queue/add?priority=5", move(21)))["queue_position"] == 1
+    assert ok(post(homed, "queue/add?priority=-5", move(22)))["queue_position"] == 3
+    assert [(e["parameters"]["x"], e["priority"]) for e in queue(homed)["queued_commands"]] == [(21, 5), (20, 0), (22, -5)]
+    refused(post(homed, "queue/add?priority=5", {**move(23), "priority": 4}), "INVALID_PARAMETER", "INVALID_REQUEST")
+    refused(post(homed, "queue/add?priority=x", move(23)), "INVALID_PARAMETER")
+    refused(post(homed, "queue/add?command=move", {"parameters": {"x": 23, "feedrate": FAST}}), "MISSING_PARAMETER")
+    assert queue(homed)["queue_size"] == 3
+
+
 def test_cancel_and_clear(homed):
     ok(post(homed, "system/pause"))
     keep, drop, lost = (add(homed, "move", x=x, feedrate=FAST) for x in (30, 31, 32))
