@@ -143,9 +143,9 @@ void app_reset_changed(struct app *a, enum kp_klippy klippy)
     stop_forget(a->stop);
     if (klippy == KP_KLIPPY_ERROR)
         came_back_with_error(a);
-    else if (klippy != KP_KLIPPY_READY)
+    else if (klippy == KP_KLIPPY_GONE)
         a->reset_went = true;
-    else if (a->reset_went) /* else it is still the Klipper of before */
+    else if (klippy == KP_KLIPPY_READY && a->reset_went) /* else it is still the Klipper of before, perhaps read anew */
         for (; r; r = app_request_waiting(a, FOR_RESET))
             release(r);
 }
