@@ -186,6 +186,14 @@ static void a_move_of_others_within_a_line(void **state)
     work();
     assert_string_equal(replies(), "ok\n!! somebody else moved the machine during this line\n");
     assert_null(strstr(p.log, "Y60"));
+    kp_mappings_add(p.r.maps, kp_str_of("PUFF"), kp_str_of("['M800', 'M114', 'M801']"), &(struct kp_error){ .code = KP_OK });
+    send_text("M999\nPUFF\n");
+    work();
+    port_answer(&p);
+    p.movers++; /* no matter to pins */
+    work();
+    work();
+    assert_string_equal(replies(), "ok\nok C: X:110.0000 Y:50.0000 Z:-30.0000 A:0.0000 C:0.0000\n");
 }
 
 static void a_pin_holds_its_ok_and_nothing_else(void **state)
