@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { AXES = 1, BARE = 2, GATE = 4, PLACE = 8 }; /* takes the letters of axes; words need no number; only a ready machine does it; hangs on where that stands */
+/* takes the letters of axes; words need no number; only a ready machine does it; hangs on where that stands */
+enum { AXES = 1, BARE = 2, GATE = 4, PLACE = 8 };
 
 struct row {
     uint32_t key;               /* of a classic command; 0: a named one */

@@ -173,6 +173,9 @@ enum kp_err modal_limits(struct kp_modal *g, const struct kp_gcode_word *w, int 
 enum kp_err modal_straight_allowed(struct kp_modal *g, unsigned axes, const double target[3], bool crosses);
 /* KP_OK when Z there is travel height. */
 enum kp_err modal_band(struct kp_modal *g, double z);
+/* X or Y is named under travel_interlock, and let pass. True: at travel height, and the script has been told to stand at the Z that we know: no motion when
+ * it does, a lift when somebody lowered the head unseen. False: X and Y stay where they are named, and must not be written. */
+bool modal_crossing_guard(struct kp_modal *g, unsigned axes, const double target[3], double feed);
 /* modal_arc.c: the next script of an arc, and where it ends. */
 void modal_arc_script(struct kp_modal *g, struct modal_arc *arc, struct tr_script *s, double target[3]);
 

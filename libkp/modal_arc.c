@@ -209,6 +209,8 @@ enum kp_err modal_arc(struct kp_modal *g)
         return rc;
     if ((rc = modal_motion_words(g)) != KP_OK)
         return rc;
+    if (!g->o.alone && kp_machine_limits(g->m)->travel_interlock)
+        modal_crossing_guard(g, axes, a.to, a.feed_mm_min);
     if (native(g))
         native_arc(g, &a);
     else

@@ -145,6 +145,15 @@ enum kp_err modal_straight_allowed(struct kp_modal *g, unsigned axes, const doub
     return rc == KP_OK && (axes & 4u) ? modal_band(g, target[2]) : rc;
 }
 
+bool modal_crossing_guard(struct kp_modal *g, unsigned axes, const double target[3], double feed)
+{
+    double z[3] = { NAN, NAN, plan_round(g->next.at[2]) };
+    if (!(modal_homed(g) & 4u) || !plan_in_band(&g->band, z[2]) || ((axes & 4u) && !plan_in_band(&g->band, target[2])))
+        return false;
+    tr_move(modal_motion(g), z, NULL, 0, feed);
+    return true;
+}
+
 /* ---- extra axes: in the line of the move, or manual steppers beside it ---- */
 
 static enum kp_err extra_target(struct kp_modal *g, const struct kp_gcode_word *w, int axis, double *target)
@@ -275,12 +284,16 @@ static void straight_line(struct kp_modal *g, unsigned axes, bool moves, const d
     double turn_feed)
 {
     static const double nowhere[3] = { NAN, NAN, NAN };
+    double to[3] = { target[0], target[1], target[2] };
+    bool guarded = (axes & 3u) && !g->o.alone && kp_machine_limits(g->m)->travel_interlock;
+    if (guarded && !modal_crossing_guard(g, axes, target, feed))
+        to[0] = to[1] = NAN;
     for (int i = 0; i < 3; i++)
         if (axes >> i & 1u)
             g->next.at[i] = target[i];
     if (!moves)
         tr_move(modal_script(g), nowhere, turns, count, turn_feed);
-    tr_move(modal_script(g), target, turns, moves ? count : 0, feed);
+    tr_move(modal_script(g), to, turns, moves ? count : 0, feed);
 }
 
 static void extra_moved(struct kp_modal *g, unsigned axes, const double *target)

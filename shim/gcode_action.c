@@ -79,12 +79,22 @@ void gcode_put_back(struct gcode_session *s)
     submit_text(s, text, PUT_BACK);
 }
 
+/* It was made from where the line began, or from where its last move ended. */
+static bool moves(const char *text)
+{
+    struct kp_str w;
+    for (size_t i = 0; kp_script_word(text, i, &w); i++)
+        if (kp_str_eq(w, "G1") || kp_str_eq(w, "G2") || kp_str_eq(w, "G3") || kp_str_eq(w, "MANUAL_STEPPER"))
+            return true;
+    return false;
+}
+
 /* Klipper's text for the action under way. */
 static void submit_action(struct gcode_session *s)
 {
     const struct kp_gcode_action *a = &s->action;
     struct lane_script *to = &s->script;
-    if (a->kind == KP_DO_SCRIPT && kp_modal_needs_place(s->g, &s->line) && (s->shifted || !gcode_placed(s))) {
+    if (a->kind == KP_DO_SCRIPT && (s->shifted || !gcode_placed(s)) && kp_modal_needs_place(s->g, &s->line) && moves(a->text)) {
         gcode_fail(s, "somebody else moved the machine during this line");
         return;
     }

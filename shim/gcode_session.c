@@ -175,10 +175,10 @@ static void note_begin(struct gcode_session *s)
 /* The next line of `in`, as far as it has come. False: none is whole. */
 static bool line_next(struct gcode_session *s)
 {
-    note_begin(s);
     struct kp_gcode_fault fault;
     struct kp_str in = { s->in + s->in_from, s->in_to - s->in_from };
     enum kp_gcode_event ev;
+    note_begin(s);
     do {
         ev = kp_gcode_feed(&s->taken, &in, &s->line, &fault);
     } while (ev == KP_GCODE_STOP);

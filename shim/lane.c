@@ -402,10 +402,25 @@ struct lane_job *lane_job_add(struct lane *n, const struct kp_call *call, lane_d
     return j;
 }
 
-/* The head or an extra axis; feeders share motors with axes. */
-static bool may_move(const struct kp_command *c)
+/* A feeder that is a macro may do anything; one may share its motor with an axis. */
+static bool feeder_may_move(const struct kp_machine *m, const struct kp_call *call)
 {
-    return (c->flags & (KP_NEEDS_HOMED | KP_NEEDS_POSITION)) || c->id == KP_FEEDER_ADVANCE || c->id == KP_FEEDER_RETRACT;
+    int index = kp_call_slot(call, "feeder")->index;
+    const struct kp_feeder *f = index < 0 ? NULL : kp_machine_feeder(m, (size_t)index);
+    const struct kp_axis *a;
+    bool shared = false;
+    for (size_t i = 3; f && (a = kp_machine_axis(m, i)); i++)
+        shared = shared || !strcmp(a->stepper, f->stepper);
+    return f && (f->macro[0] || shared);
+}
+
+/* The head or an extra axis. */
+static bool may_move(const struct kp_machine *m, const struct kp_call *call)
+{
+    const struct kp_command *c = call->command;
+    if (c->id == KP_FEEDER_ADVANCE || c->id == KP_FEEDER_RETRACT)
+        return feeder_may_move(m, call);
+    return c->flags & (KP_NEEDS_HOMED | KP_NEEDS_POSITION);
 }
 
 struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_done *done, void *user, struct kp_faults *f)
@@ -413,7 +428,7 @@ struct lane_job *lane_submit(struct lane *n, const struct kp_call *call, lane_do
     if (n->size < LANE_WAITING_MAX && n->head && wrong_now(n, call, f))
         return NULL;
     struct lane_job *j = lane_job_add(n, call, done, user, f);
-    n->movers += j && may_move(call->command);
+    n->movers += j && may_move(n->machine, call);
     return j;
 }
 

@@ -186,6 +186,14 @@ static void a_move_of_others_within_a_line(void **state)
     work();
     assert_string_equal(replies(), "ok\n!! somebody else moved the machine during this line\n");
     assert_null(strstr(p.log, "Y60"));
+    kp_mappings_add(p.r.maps, kp_str_of("PUFF"), kp_str_of("['M800', 'M114', 'M801']"), &(struct kp_error){ .code = KP_OK });
+    send_text("M999\nPUFF\n");
+    work();
+    port_answer(&p);
+    p.movers++; /* no matter to pins */
+    work();
+    work();
+    assert_string_equal(replies(), "ok\nok C: X:110.0000 Y:50.0000 Z:-30.0000 A:0.0000 C:0.0000\n");
 }
 
 static void a_pin_holds_its_ok_and_nothing_else(void **state)
@@ -654,7 +662,8 @@ int main(void)
         PLAIN(a_halt_drops_the_rest_of_its_line), PLAIN(a_halt_takes_back_what_has_not_begun),
         PLAIN(a_new_client_learns_the_place_first), PLAIN(a_move_of_others_is_asked_about), PLAIN(a_move_of_others_within_a_line),
         PLAIN(nothing_is_held_for_a_client_that_goes), PLAIN(held_replies_are_one_a_line), PLAIN(an_error_that_is_held_stays_what_it_is),
-        PLAIN(m112_of_a_client_that_breaks_off), PLAIN(m112_of_a_mapped_command_stops), PLAIN(what_stands_behind_m999_is_done), PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
+        PLAIN(m112_of_a_client_that_breaks_off), PLAIN(m112_of_a_mapped_command_stops), PLAIN(what_stands_behind_m999_is_done),
+        PLAIN(a_report_behind_a_word_of_klippers), PLAIN(an_axis_joined_anew_changes_no_other),
         PLAIN(waits_until_axes_are_joined), PLAIN(somebody_else_turns_an_axis), PLAIN(an_unknown_axis_stays_unknown),
         cmocka_unit_test_setup_teardown(ack_drops_what_was_on_its_way, open_ack, close_it),
         cmocka_unit_test_setup_teardown(ack_answers_ok_as_well_and_drops_what_waited, open_ack, close_it),
