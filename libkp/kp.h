@@ -354,7 +354,8 @@ KP_API int64_t kp_machine_pushed_ms(const struct kp_machine *m);
 /* What is told next happened at now_ms: before kp_machine_klippy and kp_machine_moonraker, for whether it was in motion. */
 KP_API void kp_machine_time(struct kp_machine *m, int64_t now_ms);
 KP_API void kp_machine_klippy(struct kp_machine *m, enum kp_klippy state, const char *message);
-/* All of it is read again: not ready (startup) until kp_machine_klippy says so, but nobody has seen Klipper leave ready. The monitors go on with what it told last. */
+/* A Klipper that is ready is read again: in startup until kp_machine_klippy tells more, but nobody has seen it leave ready, and the monitors go on with what it
+ * told last. In other states nothing happens. */
 KP_API void kp_machine_reading(struct kp_machine *m, const char *message);
 KP_API enum kp_klippy kp_machine_klippy_state(const struct kp_machine *m);
 KP_API const char *kp_machine_klippy_message(const struct kp_machine *m); /* Klipper's words, "" when none */

@@ -229,7 +229,8 @@ static void test_a_dead_klipper_is_owed_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_both_ways), cmocka_unit_test(test_owed_over_a_reconnect), cmocka_unit_test(test_a_late_socket), cmocka_unit_test(test_a_dead_klipper_is_owed_nothing),
+        cmocka_unit_test(test_both_ways), cmocka_unit_test(test_owed_over_a_reconnect), cmocka_unit_test(test_a_late_socket),
+        cmocka_unit_test(test_a_dead_klipper_is_owed_nothing),
     };
     return cmocka_run_group_tests_name("stop", tests, NULL, NULL);
 }
