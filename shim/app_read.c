@@ -95,24 +95,25 @@ static void keep(struct app *a, struct kept *k, json_t *data)
     json_decref(data);
 }
 
-static bool holds(const struct app *a, const struct kept *k)
+static bool holds(const struct app *a, const struct kept *k, bool fresh)
 {
     bool lane = k != &a->status || (k->queue == lane_size(a->lane) && k->running == lane_running(a->lane));
-    return k->text && k->generation == a->generation && k->ours == kp_machine_ours(a->machine) && k->fresh == state_fresh(a->state) && lane;
+    return k->text && k->generation == a->generation && k->ours == kp_machine_ours(a->machine) && k->fresh == fresh && lane;
 }
 
 void app_read_reply(struct app *a, const struct kp_call *call, app_done *done, void *user)
 {
     static const struct kp_faults none = { .count = 0 };
     struct kept *k = kept_for(a, call);
+    bool fresh = state_fresh(a->state);
     if (call->command->strategy != KP_LOCAL)
-        metrics_read(a->metrics, state_fresh(a->state) ? METRICS_FRESH : METRICS_STALE);
+        metrics_read(a->metrics, fresh ? METRICS_FRESH : METRICS_STALE);
     if (!k) {
         struct answer_time t = app_read_time(a);
         app_tell_data(a, done, user, read_data(a, call, &t));
         return;
     }
-    if (!holds(a, k)) {
+    if (!holds(a, k, fresh)) {
         struct answer_time t = app_read_time(a);
         keep(a, k, read_data(a, call, &t));
         if (k == &a->status)
