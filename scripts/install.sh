@@ -270,7 +270,7 @@ uninstall() {
         ! grep -lE '^\[(klipperplace|pnp_sensor .*)\]' "$DATA"/config/*.cfg 2>/dev/null || say "Klipper will not start with [klipperplace] or [pnp_sensor ...] in these: take the sections out"
     fi
     if [ -f "$CONF" ] && grep -qxF "$BEGIN" "$CONF"; then
-        if sed -n "\\|^$BEGIN\$|,\\|^$END\$|p" "$CONF" | grep -qxF "$NO_END"; then without_ours < "$CONF" | head -c -1 | write "$CONF"
+        if ours | grep -qxF "$NO_END"; then without_ours < "$CONF" | head -c -1 | write "$CONF"
         else without_ours < "$CONF" | write "$CONF"; fi
         say "took our sections out of $CONF"
     fi

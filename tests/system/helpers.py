@@ -49,6 +49,27 @@ gcode:
     SET_PIN_BASE {rawparams}
 """
 
+# The second nozzle's vacuum as a sensor of the Klipper extra, for printer.cfg and klipperplace.cfg; what read it before gets a pin that nothing drives.
+EXTRA_VACUUM = """
+[klipperplace]
+[temperature_sensor vacuum2]
+sensor_pin: PE7
+[pnp_sensor vac]
+sensor_pin: PE1
+report_time: {report_s}
+unit: kPa
+calibration:
+    0.5, 0
+    4.5, -90
+valid_voltage: 0.2, 4.8
+"""
+EXTRA_VACUUM_OURS = """
+[sensor vacuum2]
+object: pnp_sensor vac
+report_time: {report_s}
+"""
+EXTRA_VACUUM_WORLD = "adc spare pin=PE7 value=0.1"
+
 
 # ---- requests ----------------------------------------------------------------------------------------------------------
 

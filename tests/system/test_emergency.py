@@ -46,6 +46,10 @@ def stop(machine, reason="test"):
     return asked
 
 
+def klipper_goes(machine):
+    wait_for("Klipper goes", lambda: ok(get(machine, "status"))["klipper"]["state"] == "disconnected")
+
+
 def in_time(machine, asked, bound=LATEST_S):
     """The microcontroller was shut down, and nothing stepped, later than the bound and what this machine had its processes wait. Returns the latest time."""
     wait_for("the microcontroller", lambda: machine.sim_cmd("status")["mcu"]["shutdown"])
@@ -271,7 +275,7 @@ def test_resets_join(homed):
     stop(homed)
     boots = homed.sim_cmd("status")["mcu"]["boots"]
     first = Later(post, homed, "system/reset", timeout=40)
-    wait_for("Klipper goes", lambda: get(homed, "status")[1]["data"]["klipper"]["state"] == "disconnected")
+    klipper_goes(homed)
     second = Later(post, homed, "system/reset", timeout=40)
     assert ok(first.answer())["reset_complete"] is True and ok(second.answer())["reset_complete"] is True
     assert homed.sim_cmd("status")["mcu"]["boots"] == boots + 1
@@ -285,7 +289,7 @@ def test_reset_goes_on_without_its_client(homed):
     stop(homed)
     with socket.create_connection(("127.0.0.1", homed.port)) as s:
         s.sendall(http_text("POST", "/api/v1/system/reset", b"{}"))
-        wait_for("Klipper goes", lambda: get(homed, "status")[1]["data"]["klipper"]["state"] == "disconnected")
+        klipper_goes(homed)
     wait_for("it is released", lambda: not safety(homed)["emergency_stop_active"], 40)
     wait_for("it is kept", lambda: recorded() == before + 1)
 
@@ -294,7 +298,7 @@ def test_stop_in_a_reset(homed):
     """The reset was asked for before the stop: it must not take it away."""
     stop(homed)
     reset = Later(post, homed, "system/reset", timeout=40)
-    wait_for("Klipper goes", lambda: get(homed, "status")[1]["data"]["klipper"]["state"] == "disconnected")
+    klipper_goes(homed)
     again = Later(post, homed, "system/emergency_stop", {"reason": "again"})
     refused(reset.answer(), "EMERGENCY_STOP_ACTIVE")
     answer = check_envelope(again.answer())

@@ -13,18 +13,7 @@ import rig
 from helpers import Later, check_envelope, go, ok, pin, post, refused, still, wait_for
 from test_pnp import add_part, job, lies, off_and_up, place_of, ready  # noqa: F401
 
-PRINTER = """
-[klipperplace]
-[temperature_sensor vacuum2]
-sensor_pin: PE7
-[pnp_sensor vac]
-sensor_pin: PE1
-report_time: 0.020
-unit: kPa
-calibration:
-    0.5, 0
-    4.5, -90
-valid_voltage: 0.2, 4.8
+PRINTER = helpers.EXTRA_VACUUM.format(report_s=0.02) + """
 [pnp_sensor slow]
 sensor_pin: PE6
 report_time: 1.0
@@ -33,12 +22,8 @@ calibration:
     0.5, 0
     4.5, -90
 """
-SENSOR = """
-[sensor vacuum2]
-object: pnp_sensor vac
-report_time: {report_s}
-"""
-WORLD = "adc spare pin=PE7 value=0.1\nadc other pin=PE6 value=0.1"
+SENSOR = helpers.EXTRA_VACUUM_OURS
+WORLD = helpers.EXTRA_VACUUM_WORLD + "\nadc other pin=PE6 value=0.1"
 LONG_S = 10  # of [sensor] report_time: a check then waits for half a minute
 
 

@@ -9,36 +9,22 @@ import pytest
 
 import rig
 from contract import Contract
-from helpers import Later, get, ok, post, restart_klipper, wait_for
+from helpers import EXTRA_VACUUM, EXTRA_VACUUM_OURS, EXTRA_VACUUM_WORLD, Later, get, ok, post, restart_klipper, wait_for
 from ws_client import Client
 
 TICK_S = 0.25  # of Klipper's status
 
-EXTRA = """
-[klipperplace]
-[temperature_sensor vacuum2]
-sensor_pin: PE7
-[pnp_sensor vac]
-sensor_pin: PE1
-report_time: 0.010
-unit: kPa
-calibration:
-    0.5, 0
-    4.5, -90
+EXTRA = EXTRA_VACUUM.format(report_s=0.01) + """
 [gcode_macro BUSY]
 gcode:
     {% for i in range(400) %}{% for j in range(400) %}{% endfor %}{% endfor %}
 """
-SENSOR = """
-[sensor vacuum2]
-object: pnp_sensor vac
-report_time: 0.010
-"""
+SENSOR = EXTRA_VACUUM_OURS.format(report_s=0.01)
 
 
 @pytest.fixture(scope="module")
 def machine():
-    with rig.Rig(extras=True, printer_extra=EXTRA, klipperplace_extra=SENSOR, world_extra="adc spare pin=PE7 value=0.1") as r:
+    with rig.Rig(extras=True, printer_extra=EXTRA, klipperplace_extra=SENSOR, world_extra=EXTRA_VACUUM_WORLD) as r:
         yield r
 
 

@@ -16,28 +16,15 @@ from helpers import Later, ok, pin, post, wait_for
 from moonraker_client import Client, http_call
 from proxy import CountingProxy, proxied_rig
 
-MORE = """
+MORE = helpers.EXTRA_VACUUM.format(report_s=0.02) + """
 [fan_generic blower]
 pin: PD7
 [output_pin lamp]
 pin: PI9
-[klipperplace]
-[temperature_sensor vacuum2]
-sensor_pin: PE7
-[pnp_sensor vac]
-sensor_pin: PE1
-report_time: 0.020
-unit: kPa
-calibration:
-    0.5, 0
-    4.5, -90
 """
-OPTIONS = """
+OPTIONS = helpers.EXTRA_VACUUM_OURS.format(report_s=0.02) + """
 [vacuum]
 on_fail: ask
-[sensor vacuum2]
-object: pnp_sensor vac
-report_time: 0.020
 """
 ANSWER = (rig.REPO / "klipper_cfg" / "macros.cfg").read_text().split("[gcode_macro _KP_ANSWER]")[1]
 SET = "api.fan_control.set"
@@ -46,7 +33,7 @@ SET = "api.fan_control.set"
 @pytest.fixture(scope="module")
 def machine():
     with rig.Rig(component=True, extras=True, printer_extra=MORE + "[gcode_macro _KP_ANSWER]" + ANSWER, klipperplace_extra=OPTIONS,
-                 world_extra="adc spare pin=PE7 value=0.1") as r:
+                 world_extra=helpers.EXTRA_VACUUM_WORLD) as r:
         wait_for("the shim is announced", lambda: announced(r))
         yield r
 
